@@ -1,0 +1,227 @@
+//! What a node is told when it starts: who it is, how it measures time, and every limit.
+
+use crate::entry::ENTRY_PAYLOAD_BYTES_MAX;
+use crate::membership::Membership;
+use crate::types::{ClusterId, GroupId, Incarnation, NodeId};
+
+/// Settings of one node of one group.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cluster; messages of another one are refused.
+    pub cluster: ClusterId,
+    /// The group.
+    pub group: GroupId,
+    /// This node.
+    pub id: NodeId,
+    /// The incarnation that this node's directory was formatted with.
+    pub incarnation: Incarnation,
+    /// The members that the group was bootstrapped with.
+    pub members: Membership,
+    /// Seed of the election deadlines. The same seed and inputs give the same effects.
+    pub seed: u64,
+    /// How time is measured.
+    pub timing: Timing,
+    /// What may grow, and how far.
+    pub limits: Limits,
+}
+
+/// Durations in ticks, and the length of a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Length of a tick in milliseconds. Only the driver uses it.
+    pub tick_ms: u64,
+    /// Ticks between heartbeats of an idle leader.
+    pub heartbeat_ticks: u32,
+    /// The shortest election deadline. Also how long a follower that hears its leader refuses votes
+    /// (thesis 4.2.3), and how long a leader goes on without a quorum (check-quorum).
+    pub election_ticks_min: u32,
+    /// The longest election deadline; each is drawn anew, uniformly (paper 5.2).
+    pub election_ticks_max: u32,
+}
+
+impl Timing {
+    /// For nodes that are a millisecond apart: heartbeat 50 ms, deadline 200 to 400 ms. Four missed
+    /// heartbeats are a dead leader; the width of the range makes split votes rare.
+    pub const LAN: Self = Self {
+        tick_ms: 10,
+        heartbeat_ticks: 5,
+        election_ticks_min: 20,
+        election_ticks_max: 40,
+    };
+
+    /// For nodes tens of milliseconds apart: heartbeat 100 ms, deadline 1,000 to 2,000 ms.
+    pub const WAN: Self = Self {
+        tick_ms: 20,
+        heartbeat_ticks: 5,
+        election_ticks_min: 50,
+        election_ticks_max: 100,
+    };
+}
+
+/// Everything that could grow has a name and a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one proposal. Above it: `TooLarge`, nothing is written.
+    pub proposal_bytes_max: usize,
+    /// Encoded bytes of entries in one append message; a single larger entry still travels alone.
+    pub append_bytes_max: usize,
+    /// Entries in one append message.
+    pub append_entries_max: usize,
+    /// Append messages on the way to one follower. Deep windows destroy batching on a LAN.
+    pub inflight_messages_max: usize,
+    /// Bytes of entries on the way to one follower.
+    pub inflight_bytes_max: usize,
+    /// Bytes of entries that a leader holds without their being committed. Above it proposals are
+    /// refused as `Busy`.
+    pub uncommitted_bytes_max: usize,
+    /// Bytes of durable entries that stay in memory for followers and the state machine.
+    pub tail_bytes_max: usize,
+    /// Bytes of entries handed to the state machine and not yet applied.
+    pub apply_bytes_max: usize,
+    /// Reads that wait for a round or for the state machine. Above it: `Busy`.
+    pub reads_pending_max: usize,
+    /// Inputs that the driver steps before it executes their effects.
+    pub inputs_per_turn_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            proposal_bytes_max: 2 << 20,
+            append_bytes_max: 1 << 20,
+            append_entries_max: 4096,
+            inflight_messages_max: 16,
+            inflight_bytes_max: 8 << 20,
+            uncommitted_bytes_max: 64 << 20,
+            tail_bytes_max: 64 << 20,
+            apply_bytes_max: 8 << 20,
+            reads_pending_max: 65_536,
+            inputs_per_turn_max: 1024,
+        }
+    }
+}
+
+/// Settings that cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The node is not in its own list of members.
+    #[error("node {0} is not in the list of members")]
+    NotAMember(NodeId),
+    /// The list of members names another incarnation of this node.
+    #[error(
+        "node {id} was formatted as incarnation {ours}, the list of members says {listed}: \
+         its data directory was replaced"
+    )]
+    Incarnation {
+        /// This node.
+        id: NodeId,
+        /// What its directory says.
+        ours: Incarnation,
+        /// What the members know.
+        listed: Incarnation,
+    },
+    /// A setting is outside its range.
+    #[error("{name} is {value}, but must be {rule}")]
+    Range {
+        /// Name of the setting.
+        name: &'static str,
+        /// What was given.
+        value: u64,
+        /// What is allowed.
+        rule: &'static str,
+    },
+}
+
+impl Config {
+    /// Checks all settings before anything is started.
+    ///
+    /// # Errors
+    /// The first setting that cannot work.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let member = self
+            .members
+            .get(self.id)
+            .ok_or(ConfigError::NotAMember(self.id))?;
+        if member.incarnation != self.incarnation {
+            return Err(ConfigError::Incarnation {
+                id: self.id,
+                ours: self.incarnation,
+                listed: member.incarnation,
+            });
+        }
+        self.timing.validate()?;
+        self.limits.validate()
+    }
+}
+
+fn require(
+    holds: bool,
+    name: &'static str,
+    value: u64,
+    rule: &'static str,
+) -> Result<(), ConfigError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(ConfigError::Range { name, value, rule })
+    }
+}
+
+impl Timing {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let (beat, min, max) = (
+            self.heartbeat_ticks,
+            self.election_ticks_min,
+            self.election_ticks_max,
+        );
+        require(self.tick_ms >= 1, "tick_ms", self.tick_ms, "at least 1")?;
+        require(beat >= 1, "heartbeat_ticks", beat.into(), "at least 1")?;
+        let rule = "at least twice heartbeat_ticks";
+        require(
+            min >= beat.saturating_mul(2),
+            "election_ticks_min",
+            min.into(),
+            rule,
+        )?;
+        require(
+            max > min,
+            "election_ticks_max",
+            max.into(),
+            "above election_ticks_min",
+        )
+    }
+}
+
+impl Limits {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let largest = self.proposal_bytes_max;
+        let rule = "from 1 to 67108864 bytes";
+        let fits = (1..=ENTRY_PAYLOAD_BYTES_MAX).contains(&largest);
+        require(fits, "proposal_bytes_max", largest as u64, rule)?;
+        for (name, value) in [
+            ("append_entries_max", self.append_entries_max),
+            ("inflight_messages_max", self.inflight_messages_max),
+            ("reads_pending_max", self.reads_pending_max),
+            ("inputs_per_turn_max", self.inputs_per_turn_max),
+        ] {
+            require(value >= 1, name, value as u64, "at least 1")?;
+        }
+        for (name, value) in [
+            ("append_bytes_max", self.append_bytes_max),
+            ("inflight_bytes_max", self.inflight_bytes_max),
+            ("uncommitted_bytes_max", self.uncommitted_bytes_max),
+            ("apply_bytes_max", self.apply_bytes_max),
+        ] {
+            require(value >= 4096, name, value as u64, "at least 4096 bytes")?;
+        }
+        let rule = "at least proposal_bytes_max";
+        let bound = self.uncommitted_bytes_max;
+        require(
+            bound >= largest,
+            "uncommitted_bytes_max",
+            bound as u64,
+            rule,
+        )
+    }
+}

@@ -1,0 +1,33 @@
+//! Raft as a library: a pure protocol, a node that drives it, and three traits that decouple both
+//! from networks, disks and state machines.
+//!
+//! - [`protocol`] decides and does nothing else: inputs in, effects out. No clock, no IO, no tasks.
+//! - `node` executes the effects with a log task, an apply task and one outbox per peer.
+//! - [`LogStore`], [`Transport`] and [`StateMachine`] are what a user plugs in; `raft-storage` and
+//!   `raft-transport` have implementations.
+
+pub mod config;
+pub mod entry;
+pub mod error;
+pub mod log_store;
+pub mod membership;
+pub mod message;
+#[cfg(feature = "node")]
+pub mod node;
+pub mod protocol;
+pub mod state_machine;
+pub mod transport;
+pub mod types;
+
+pub use config::{Config, ConfigError, Limits, Timing};
+pub use entry::{Entry, EntryDecodeError, EntryKind};
+pub use error::{ProposeError, ReadError, Refusal, StateMachineError, StopReason, StorageError};
+pub use log_store::{AppendBatch, LoadedLog, LogReader, LogStore, LogUsage};
+pub use membership::{Member, MemberRole, Membership, MembershipError};
+pub use message::{Envelope, Message};
+#[cfg(feature = "node")]
+pub use node::{Node, RaftHandle};
+pub use protocol::{Role, RoleChange};
+pub use state_machine::{Command, StateMachine};
+pub use transport::{SendError, Transport};
+pub use types::{ClusterId, GroupId, HardState, Incarnation, Index, LogId, NodeId, Term};

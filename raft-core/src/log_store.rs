@@ -1,0 +1,96 @@
+//! The contract of a durable log. Implementations live in `raft-storage`, or with the user.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::entry::Entry;
+use crate::error::StorageError;
+use crate::types::{HardState, Index, LogId, Term};
+
+/// Where a node's term, vote and log are kept. Owned by one task, which calls one method at a time.
+///
+/// A store that breaks one of these rules loses acknowledged writes or lets a node vote twice; the
+/// suite in `raft_storage::conformance` checks them.
+///
+/// 1. **Durable when it returns.** After `append` came back with `Ok`, a power cut loses nothing of
+///    it. There is no faster mode: speed comes from the batches that pile up while a sync runs.
+/// 2. **All or a prefix.** A crash during `append` leaves the old state, or the old state and a part
+///    of the batch in its order: hard state, truncation, entries.
+/// 3. **A failed write is final.** After an error from `append` every later call fails too.
+/// 4. **Damage is told, not hidden.** What was synced and is not readable any more is an error, never
+///    a shorter log.
+#[async_trait]
+pub trait LogStore: Send {
+    /// What the store holds. Called once, before anything else.
+    ///
+    /// # Errors
+    /// When the data cannot be read, is damaged, or is not this node's.
+    async fn load(&mut self) -> Result<LoadedLog, StorageError>;
+
+    /// Makes one batch durable. May block its task while a sync runs; the node goes on.
+    ///
+    /// # Errors
+    /// When the batch may not be on the disk; the store is then poisoned.
+    async fn append(&mut self, batch: AppendBatch) -> Result<(), StorageError>;
+
+    /// A reader that works beside `append`: a follower's catch-up never queues behind a sync, nor
+    /// the other way round.
+    fn reader(&self) -> Arc<dyn LogReader>;
+}
+
+/// Reads entries that are durable. Shared by all who need old entries.
+#[async_trait]
+pub trait LogReader: Send + Sync {
+    /// The entries of `range` from its start, as many as fit in `bytes_max` encoded bytes but at
+    /// least one. Each is checked against its checksum, its index and what came before.
+    ///
+    /// # Errors
+    /// [`StorageError::OutOfRange`] when the start of the range is not held; otherwise as `load`.
+    async fn read(&self, range: Range<Index>, bytes_max: usize)
+    -> Result<Vec<Entry>, StorageError>;
+
+    /// How much the log takes.
+    fn usage(&self) -> LogUsage;
+}
+
+/// What a store found when it was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadedLog {
+    /// The newest term and vote.
+    pub hard_state: HardState,
+    /// For each term that has entries in the log: the term and the index of its first entry, in
+    /// order. With it "the term at index i" never needs the disk.
+    pub term_runs: Vec<(Term, Index)>,
+    /// The last entry, [`LogId::ZERO`] where there is none.
+    pub last: LogId,
+}
+
+/// What one `append` makes durable, in this order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AppendBatch {
+    /// The new term and vote, where they changed.
+    pub hard_state: Option<HardState>,
+    /// Drop this entry and all behind it.
+    pub truncate_from: Option<Index>,
+    /// Entries to put behind the last one that is left; consecutive.
+    pub entries: Vec<Entry>,
+}
+
+impl AppendBatch {
+    /// Whether there is nothing to make durable.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.hard_state.is_none() && self.truncate_from.is_none() && self.entries.is_empty()
+    }
+}
+
+/// How much a log takes, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogUsage {
+    /// Encoded bytes of the entries that are held.
+    pub log_bytes: u64,
+    /// Bytes on the disk, spare files included; 0 for a store in memory.
+    pub disk_bytes: u64,
+}

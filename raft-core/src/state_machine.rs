@@ -1,0 +1,51 @@
+//! The contract of what is replicated. Commands, queries and replies are bytes that only the state
+//! machine and its clients understand.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::error::StateMachineError;
+use crate::types::{Index, LogId};
+
+/// A deterministic machine. Owned by one task, which calls one method at a time.
+///
+/// **The same commands in the same order give the same replies and the same state on every
+/// replica.** So `apply` reads no clock, no randomness, no configuration that may differ, and iterates
+/// over nothing whose order is arbitrary.
+#[async_trait]
+pub trait StateMachine: Send {
+    /// Applies committed commands in log order and gives one reply for each. A command that the
+    /// machine cannot read or refuses gets a reply that says so; it is not an error.
+    ///
+    /// # Errors
+    /// Only for what stops this replica, such as a failed disk. The node then ends.
+    async fn apply(&mut self, batch: Vec<Command>) -> Result<Vec<Bytes>, StateMachineError>;
+
+    /// Answers a question about the state as it is. Bounded work: a long scan answers a page.
+    ///
+    /// # Errors
+    /// As `apply`. A question that cannot be answered gets a reply that says so.
+    async fn query(&mut self, query: Bytes) -> Result<Bytes, StateMachineError>;
+
+    /// The last command that is part of the state and will still be after a restart: a machine in
+    /// memory answers [`LogId::ZERO`] when it starts, and is given the log from its beginning.
+    fn applied(&self) -> LogId;
+}
+
+/// A committed command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// Its place in the log.
+    pub id: LogId,
+    /// What was proposed. May share a larger buffer: a machine that keeps a part of it should copy
+    /// that part.
+    pub payload: Bytes,
+}
+
+impl Command {
+    /// Its position in the log.
+    #[must_use]
+    pub fn index(&self) -> Index {
+        self.id.index
+    }
+}
