@@ -131,6 +131,17 @@ pub(crate) struct Completion {
     pub(crate) unresolved: u32,
 }
 
+impl Completion {
+    /// What comes of a call that was never begun because the client is closed.
+    pub(crate) fn closed() -> Self {
+        Self {
+            answer: Answer::Closed,
+            sends: 0,
+            unresolved: 0,
+        }
+    }
+}
+
 /// The end of a call.
 #[derive(Debug)]
 pub(crate) enum Answer {

@@ -379,6 +379,9 @@ impl KvClient {
     pub async fn status(&self) -> Result<Vec<NodeReport>, ClientError> {
         let deadline = Instant::now() + self.handle.timeouts.status;
         let shared = &self.handle.shared;
+        if shared.with_router(|router| router.is_closed()) {
+            return Err(ClientError::Closed);
+        }
         let mut reports = BTreeMap::new();
         // The answers may name further members, which are asked as well.
         loop {
@@ -512,6 +515,9 @@ fn applied(completion: Completion) -> Result<Located, ClientError> {
         Answer::Outcome(other) => Err(ClientError::Unknown(format!("unexpected answer {other:?}"))),
         Answer::Late(why) if unresolved > 0 => Err(ClientError::Unknown(why)),
         Answer::Late(why) => Err(ClientError::Unavailable(why)),
+        Answer::Closed if unresolved > 0 => Err(ClientError::Unknown(
+            "the client was closed before an answer came".to_owned(),
+        )),
         Answer::Closed => Err(ClientError::Closed),
     }
 }
