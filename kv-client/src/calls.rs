@@ -1,5 +1,5 @@
-//! Plain data about calls on their way: what is asked, where it may go, where it is, and what came of
-//! it. What happens to them is in `router`.
+//! Plain data about calls on their way: what is asked, where it may go, where it is, and what came
+//! of it. What happens to them is in `router`.
 
 use kv_api::{Outcome, RequestBody, SessionStamp};
 use tokio::sync::oneshot;

@@ -114,7 +114,7 @@ impl Shared {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(ClientError::Closed),
             Err(_) => Err(ClientError::Unavailable(format!(
-                "too many calls wait already (limits: {CALLS_MAX} calls, {CALLS_BYTES_MAX} bytes); {}",
+                "too many calls wait already (limits {CALLS_MAX} and {CALLS_BYTES_MAX} bytes); {}",
                 self.situation()
             ))),
         }
