@@ -11,17 +11,6 @@ use crate::error::Refusal;
 use crate::log_store::LoadedLog;
 use crate::types::{HardState, Index, LogId, NodeId};
 
-/// What the caller does next.
-#[must_use]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Further inputs may be stepped before the effects are taken.
-    StepOrTake,
-    /// The term changed or the log was truncated: take the effects now, so that no write carries a
-    /// promise about an entry that it removes.
-    TakeEffects,
-}
-
 /// The protocol state of one node.
 #[derive(Debug)]
 pub struct Raft {}
@@ -38,9 +27,8 @@ impl Raft {
     }
 
     /// Takes in one thing that happened.
-    pub fn step(&mut self, input: Input) -> Next {
+    pub fn step(&mut self, input: Input) {
         let _ = input;
-        Next::StepOrTake
     }
 
     /// All effects since the last call.
