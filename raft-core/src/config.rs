@@ -78,6 +78,10 @@ pub struct Limits {
     pub tail_bytes_max: usize,
     /// Bytes of entries handed to the state machine and not yet applied.
     pub apply_bytes_max: usize,
+    /// Proposals of this node's clients that have no answer yet, wherever they are. Above it: `Busy`.
+    pub proposals_pending_max: usize,
+    /// Bytes of those proposals. Above it: `Busy`.
+    pub proposals_pending_bytes_max: usize,
     /// Reads that wait for a round or for the state machine. Above it: `Busy`.
     pub reads_pending_max: usize,
     /// Inputs that the driver steps before it executes their effects.
@@ -95,6 +99,8 @@ impl Default for Limits {
             uncommitted_bytes_max: 64 << 20,
             tail_bytes_max: 64 << 20,
             apply_bytes_max: 8 << 20,
+            proposals_pending_max: 65_536,
+            proposals_pending_bytes_max: 128 << 20,
             reads_pending_max: 65_536,
             inputs_per_turn_max: 1024,
         }
@@ -202,6 +208,7 @@ impl Limits {
         for (name, value) in [
             ("append_entries_max", self.append_entries_max),
             ("inflight_messages_max", self.inflight_messages_max),
+            ("proposals_pending_max", self.proposals_pending_max),
             ("reads_pending_max", self.reads_pending_max),
             ("inputs_per_turn_max", self.inputs_per_turn_max),
         ] {
@@ -216,12 +223,15 @@ impl Limits {
             require(value >= 4096, name, value as u64, "at least 4096 bytes")?;
         }
         let rule = "at least proposal_bytes_max";
-        let bound = self.uncommitted_bytes_max;
-        require(
-            bound >= largest,
-            "uncommitted_bytes_max",
-            bound as u64,
-            rule,
-        )
+        for (name, bound) in [
+            ("uncommitted_bytes_max", self.uncommitted_bytes_max),
+            (
+                "proposals_pending_bytes_max",
+                self.proposals_pending_bytes_max,
+            ),
+        ] {
+            require(bound >= largest, name, bound as u64, rule)?;
+        }
+        Ok(())
     }
 }
