@@ -2,7 +2,7 @@
 
 use crate::entry::ENTRY_PAYLOAD_BYTES_MAX;
 use crate::membership::Membership;
-use crate::types::{ClusterId, GroupId, Incarnation, NodeId};
+use crate::types::{ClusterId, GroupId, Incarnation, LogId, NodeId};
 
 /// Settings of one node of one group.
 #[derive(Clone, Debug)]
@@ -126,6 +126,14 @@ pub enum ConfigError {
         ours: Incarnation,
         /// What the members know.
         listed: Incarnation,
+    },
+    /// The state machine holds more than the log: the log was lost or replaced.
+    #[error("the state machine has applied {applied}, but the log ends at {last}")]
+    LogBehind {
+        /// The last command in the state machine.
+        applied: LogId,
+        /// The last entry in the log.
+        last: LogId,
     },
     /// A setting is outside its range.
     #[error("{name} is {value}, but must be {rule}")]
