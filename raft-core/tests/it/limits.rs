@@ -96,7 +96,7 @@ async fn reads_above_the_limit_are_busy() {
 async fn clients_that_give_up_leave_nothing_behind() {
     let cluster = Cluster::start(1).await;
     cluster.leader().await;
-    cluster.nodes[&1].disk.lock().unwrap().append_delay = Duration::from_secs(3600);
+    cluster.nodes[&1].disk.lock().unwrap().append_delay = Duration::from_secs(20);
     let handle = cluster.handle(1);
     let patience = Duration::from_millis(1);
     for _ in 0..100 {
