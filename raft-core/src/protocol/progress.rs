@@ -58,13 +58,15 @@ struct Inflight {
 }
 
 impl Progress {
+    /// A follower of a new leader. Those who voted have said where they stand, and the rest will say
+    /// so any moment: the first probe waits until a vote is overdue, because it would only be rejected.
     pub(crate) fn new(id: NodeId, next: Index) -> Self {
         Self {
             id,
             matched: Index(0),
             next,
             resume: next,
-            state: State::Probe { sent_at: None },
+            state: State::Probe { sent_at: Some(0) },
             active: true,
             round: 0,
             loading: false,

@@ -10,7 +10,7 @@ use crate::config::{Config, Limits, Timing};
 use crate::entry::{Entry, EntryKind};
 use crate::log_store::{AppendBatch, LoadedLog};
 use crate::membership::{Member, MemberRole, Membership};
-use crate::message::Envelope;
+use crate::message::{AppendReply, Envelope, Message};
 use crate::protocol::{
     Apply, Effects, Input, Load, Loaded, Persisted, Proposal, ProposalTicket, Raft, ReadTicket,
     Role, Write,
@@ -334,12 +334,11 @@ impl Cluster {
         let mark = if lost { " (lost)" } else { "" };
         self.trace
             .push(format!("{}{mark}", render::envelope(&envelope)));
-        if matches!(
+        let rejected = matches!(
             envelope.message,
-            crate::message::Message::AppendReply(crate::message::AppendReply::Rejected { .. })
-        ) {
-            self.rejections += 1;
-        }
+            Message::AppendReply(AppendReply::Rejected { .. })
+        );
+        self.rejections += u64::from(rejected);
         if !lost {
             self.network.push(envelope);
         }
@@ -403,6 +402,26 @@ impl Cluster {
             return;
         }
         self.step(envelope.to, Input::Message(envelope));
+    }
+
+    /// A message as this sender might have sent it.
+    pub(super) fn envelope(
+        &self,
+        from: NodeId,
+        to: NodeId,
+        term: Term,
+        message: Message,
+    ) -> Envelope {
+        Envelope {
+            cluster: ClusterId([7; 16]),
+            group: GroupId(0),
+            from,
+            from_incarnation: Incarnation(from.0 * 100),
+            to,
+            to_incarnation: Incarnation(to.0 * 100),
+            term,
+            message,
+        }
     }
 
     pub(super) fn propose(&mut self, id: NodeId, payload: &str) {

@@ -1,25 +1,28 @@
 //! Golden scripts: `testscripts/*.txt` hold commands and the recorded trace of what they did. Run
 //! with `UPDATE_GOLDENFILES=1` to record anew, then review the difference as text.
 //!
-//! Commands (node numbers are plain, `from`, `to` and `type` choose messages):
+//! Commands (node numbers are plain; `from`, `to`, `type` and `limit` choose messages):
 //! `cluster N [ID="terms of its log"]`, `tick ID [COUNT]`, `campaign ID`, `propose ID VALUE`,
 //! `read ID TICKET`, `deliver`, `drop`, `repeat`, `hold`, `release`, `persist ID [COUNT]`, `load ID`,
 //! `crash ID [WRITES KEPT]`, `restart ID`, `isolate ID`, `cut FROM TO`, `heal`, `stabilize`,
-//! `status`, `disk ID`, `unreachable FROM PEER`.
+//! `status`, `disk ID`, `unreachable FROM PEER`, and
+//! `append TO from=ID term=T base=INDEX base_term=T terms="terms of the entries"`.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Command, Context};
 
 use super::Cluster;
 use super::cluster::Disk;
 use super::render;
-use crate::message::Envelope;
+use crate::entry::{Entry, EntryKind};
+use crate::message::{Append, Envelope, Message};
 use crate::protocol::Input;
-use crate::types::NodeId;
+use crate::types::{Index, LogId, NodeId, Term};
 
 #[derive(Default)]
 struct Runner {
@@ -32,6 +35,8 @@ struct Filter {
     from: Option<NodeId>,
     to: Option<NodeId>,
     kind: Option<String>,
+    /// At most this many, oldest first.
+    limit: usize,
 }
 
 impl Filter {
@@ -43,7 +48,17 @@ impl Filter {
             .map(NodeId);
         let to = args.take_key("to").map(str::parse).transpose()?.map(NodeId);
         let kind = args.take_key("type").map(str::to_owned);
-        Ok(Self { from, to, kind })
+        let limit = args
+            .take_key("limit")
+            .map(str::parse)
+            .transpose()?
+            .unwrap_or(usize::MAX);
+        Ok(Self {
+            from,
+            to,
+            kind,
+            limit,
+        })
     }
 
     fn matches(&self, envelope: &Envelope) -> bool {
@@ -82,15 +97,29 @@ impl Runner {
             let terms: Result<Vec<u64>, _> = terms.split_whitespace().map(str::parse).collect();
             disks.insert(NodeId(id.parse()?), Disk::with_terms(&terms?));
         }
+        // Everybody has heard of the newest term.
+        let term = disks
+            .values()
+            .map(|disk: &Disk| disk.hard_state.term)
+            .max()
+            .unwrap_or_default();
+        disks
+            .values_mut()
+            .for_each(|disk| disk.hard_state.term = term);
         self.cluster = Some(Cluster::new(disks, 1));
         Ok(())
     }
 
     /// Takes the chosen messages off the network, in order.
     fn take(cluster: &mut Cluster, filter: &Filter) -> Vec<Envelope> {
+        let mut left = filter.limit;
         let (chosen, rest) = std::mem::take(&mut cluster.network)
             .into_iter()
-            .partition(|e| filter.matches(e));
+            .partition(|e| {
+                let chosen = left > 0 && filter.matches(e);
+                left -= usize::from(chosen);
+                chosen
+            });
         cluster.network = rest;
         chosen
     }
@@ -148,6 +177,7 @@ impl Runner {
             "load" => drop(cluster.load(node(args)?)),
             "crash" => cluster.crash(node(args)?, count(args, 0)?),
             "restart" => cluster.start(node(args)?),
+            "append" => append(cluster, args)?,
             "unreachable" => cluster.step(node(args)?, Input::Unreachable(node(args)?)),
             "stabilize" => cluster.stabilize(),
             "cut" => drop(cluster.cut.insert((node(args)?, node(args)?))),
@@ -164,6 +194,36 @@ impl Runner {
         }
         Ok(String::new())
     }
+}
+
+/// Delivers an append as some leader might have sent it.
+fn append(cluster: &mut Cluster, args: &mut ArgumentConsumer<'_>) -> Result<(), Box<dyn Error>> {
+    let to = node(args)?;
+    let mut number = |key: &str| -> Result<u64, Box<dyn Error>> {
+        Ok(args
+            .take_key(key)
+            .ok_or_else(|| format!("{key} is missing"))?
+            .parse()?)
+    };
+    let (from, term) = (NodeId(number("from")?), Term(number("term")?));
+    let base = LogId::new(Term(number("base_term")?), Index(number("base")?));
+    let terms = args.take_key("terms").unwrap_or_default();
+    let terms: Result<Vec<u64>, _> = terms.split_whitespace().map(str::parse).collect();
+    let entries = (base.index.0 + 1..).zip(terms?).map(|(index, term)| {
+        let id = LogId::new(Term(term), Index(index));
+        Entry::new(
+            id,
+            EntryKind::Command,
+            Bytes::from(format!("{term}.{index}")),
+        )
+    });
+    let message = Message::Append(Append {
+        base,
+        commit: Index(0),
+        entries: entries.collect(),
+    });
+    cluster.receive(cluster.envelope(from, to, term, message));
+    Ok(())
 }
 
 fn status(cluster: &Cluster) -> String {
