@@ -5,6 +5,7 @@
 
 mod checks;
 mod cluster;
+mod probes;
 mod random;
 mod render;
 mod script;
