@@ -184,6 +184,12 @@ impl History {
         }
     }
 
+    /// Whether both hold the very same nodes, as after a clone.
+    #[cfg(test)]
+    pub(super) fn shares_with(&self, other: &Self) -> bool {
+        self.versions.ptr_eq(&other.versions)
+    }
+
     /// Checks that queue, map and sum agree.
     #[cfg(test)]
     pub(super) fn check(&self) {
