@@ -215,3 +215,156 @@ impl Session {
         before - self.replies.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(session: SessionId, sequence: u64, unanswered_from: u64) -> SessionStamp {
+        SessionStamp {
+            session,
+            sequence,
+            unanswered_from,
+        }
+    }
+
+    fn reply(revision: u64) -> CommandReply {
+        CommandReply::Compacted { oldest: revision }
+    }
+
+    /// Sends a call through the log: the reply is the index at which it was executed.
+    fn call(sessions: &mut Sessions, index: u64, stamp: SessionStamp) -> CommandReply {
+        match sessions.admit(index, &stamp) {
+            Admission::Execute => {
+                sessions.record(&stamp, reply(index));
+                reply(index)
+            }
+            Admission::Answer(reply) => reply,
+        }
+    }
+
+    fn small(sessions_max: usize, window_max: u64, replies_max: usize) -> Sessions {
+        Sessions::new(SessionLimits {
+            sessions_max,
+            window_max,
+            replies_max,
+        })
+    }
+
+    #[test]
+    fn a_call_is_executed_once_in_whatever_order_its_copies_come() {
+        let mut sessions = Sessions::default();
+        let id = sessions.open(1);
+        // Pipelined, out of order, with gaps, each copied later.
+        for (index, sequence) in [(2, 3), (3, 1), (4, 7), (5, 2)] {
+            assert_eq!(
+                call(&mut sessions, index, stamp(id, sequence, 1)),
+                reply(index)
+            );
+        }
+        for (index, sequence, executed_at) in [(6, 7, 4), (7, 1, 3), (8, 3, 2), (9, 2, 5)] {
+            let answer = call(&mut sessions, index, stamp(id, sequence, 1));
+            assert_eq!(answer, reply(executed_at), "call {sequence}");
+        }
+        assert_eq!(sessions.replies(), 4);
+    }
+
+    #[test]
+    fn acknowledged_replies_are_dropped_and_their_calls_refused() {
+        let mut sessions = Sessions::default();
+        let id = sessions.open(1);
+        for sequence in 1..=5 {
+            call(&mut sessions, 1 + sequence, stamp(id, sequence, 1));
+        }
+        assert_eq!(call(&mut sessions, 10, stamp(id, 6, 4)), reply(10));
+        assert_eq!(sessions.replies(), 3);
+        let refused =
+            |sequence| CommandReply::Refused(CommandError::AlreadyAcknowledged { sequence });
+        // A late copy says what the client knew when it was sent; that takes nothing back.
+        assert_eq!(call(&mut sessions, 11, stamp(id, 3, 1)), refused(3));
+        assert_eq!(call(&mut sessions, 12, stamp(id, 0, 0)), refused(0));
+        assert_eq!(call(&mut sessions, 13, stamp(id, 4, 1)), reply(5));
+        assert_eq!(call(&mut sessions, 14, stamp(id, 2, 9)), refused(2));
+        assert_eq!(sessions.replies(), 0);
+        assert_eq!(call(&mut sessions, 15, stamp(id, 6, 1)), refused(6));
+    }
+
+    #[test]
+    fn a_call_outside_the_window_is_not_executed_until_it_is_inside() {
+        let mut sessions = Sessions::default();
+        let id = sessions.open(1);
+        let last = 1 + SESSION_WINDOW_MAX;
+        assert_eq!(call(&mut sessions, 2, stamp(id, last, 1)), reply(2));
+        for sequence in [last + 1, u64::MAX] {
+            let refused = CommandError::WindowExceeded {
+                sequence,
+                from: 1,
+                limit: SESSION_WINDOW_MAX,
+            };
+            let answer = call(&mut sessions, 3 + sequence % 2, stamp(id, sequence, 1));
+            assert_eq!(answer, CommandReply::Refused(refused));
+        }
+        assert_eq!(sessions.replies(), 1);
+        assert_eq!(call(&mut sessions, 5, stamp(id, last + 1, 2)), reply(5));
+        // A stamp at the end of the numbers is as good as any other.
+        let answer = call(&mut sessions, 6, stamp(id, u64::MAX, u64::MAX));
+        assert_eq!(answer, reply(6));
+        assert_eq!(sessions.replies(), 1);
+    }
+
+    #[test]
+    fn the_least_recently_used_session_goes_first_and_never_executes_again() {
+        let mut sessions = small(3, 10, 100);
+        let ids: Vec<SessionId> = (1..=3).map(|index| sessions.open(index)).collect();
+        assert_eq!(call(&mut sessions, 4, stamp(ids[0], 1, 1)), reply(4));
+        // A copy is a use as well.
+        assert_eq!(call(&mut sessions, 5, stamp(ids[1], 1, 1)), reply(5));
+        assert_eq!(call(&mut sessions, 6, stamp(ids[0], 1, 1)), reply(4));
+        let new = sessions.open(7);
+        let expired = |id| CommandReply::Refused(CommandError::SessionExpired(id));
+        assert_eq!(call(&mut sessions, 8, stamp(ids[2], 1, 1)), expired(ids[2]));
+        sessions.open(9);
+        assert_eq!(
+            call(&mut sessions, 10, stamp(ids[1], 1, 1)),
+            expired(ids[1])
+        );
+        assert_eq!(call(&mut sessions, 11, stamp(ids[0], 1, 1)), reply(4));
+        assert_eq!(call(&mut sessions, 12, stamp(new, 1, 1)), reply(12));
+        let unknown = SessionId(1_000);
+        assert_eq!(
+            call(&mut sessions, 13, stamp(unknown, 1, 1)),
+            expired(unknown)
+        );
+        assert_eq!((sessions.len(), sessions.replies()), (3, 2));
+    }
+
+    #[test]
+    fn replies_are_bounded_over_all_sessions() {
+        let mut sessions = small(10, 4, 8);
+        let first = sessions.open(1);
+        let second = sessions.open(2);
+        for sequence in 1..=4 {
+            call(&mut sessions, 2 + sequence, stamp(first, sequence, 1));
+            call(&mut sessions, 10 + sequence, stamp(second, sequence, 1));
+        }
+        assert_eq!((sessions.len(), sessions.replies()), (2, 8));
+        call(&mut sessions, 20, stamp(second, 5, 1));
+        assert_eq!((sessions.len(), sessions.replies()), (1, 5));
+        let answer = call(&mut sessions, 21, stamp(first, 5, 1));
+        assert_eq!(
+            answer,
+            CommandReply::Refused(CommandError::SessionExpired(first))
+        );
+    }
+
+    #[test]
+    fn the_table_keeps_to_its_limit() {
+        let mut sessions = Sessions::default();
+        for index in 1..=SESSIONS_MAX as u64 + 10 {
+            sessions.open(index);
+        }
+        assert_eq!(sessions.len(), SESSIONS_MAX);
+        assert_eq!(sessions.by_use.len(), SESSIONS_MAX);
+        assert_eq!(sessions.table.get_min().map(|(id, _)| id.0), Some(11));
+    }
+}

@@ -1,6 +1,9 @@
 //! The replicated machine: encoded commands in, encoded replies out. Joins the store and the
 //! sessions; decides nothing that they can decide.
 
+#[cfg(test)]
+mod tests;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use kv_api::{Command, CommandError, CommandReply, Query, QueryError, QueryReply};
