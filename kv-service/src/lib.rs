@@ -1,1 +1,6 @@
 //! kv-service
+
+mod digest;
+pub mod sessions;
+pub mod state_machine;
+pub mod store;
