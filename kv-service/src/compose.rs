@@ -7,15 +7,16 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use quic_link::{
-    BindError, CLOSE_REFUSED, Credentials, CredentialsError, Endpoint, EndpointOptions, Identity,
-    Link, LinkLimits, Role,
+    CLOSE_REFUSED, Credentials, Endpoint, EndpointOptions, Identity, Link, LinkLimits, Role,
 };
-use raft_core::{Node, RaftHandle, StopReason, StorageError, Transport, node};
+use raft_core::{Index, Node, NodeId, RaftHandle, StopReason, Transport};
 use raft_transport::{LocalPeer, MemoryNetwork, PeerAddress, QuicTransport};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -23,14 +24,18 @@ use tokio::task::JoinHandle;
 use crate::config::{NodeConfig, StorageKind, TransportKind};
 use crate::files;
 use crate::handler::Service;
-use crate::identity::{DataDirectory, IdentityError, Owner};
+use crate::identity::{DataDirectory, Owner};
 use crate::log::{self, OpenedLog};
 use crate::server;
+pub use crate::start_error::{StartError, stop_exit_code};
 use crate::state_machine::KvStateMachine;
 
 /// Links that an endpoint takes beyond those of clients: both directions of every peer, and those
 /// that replace a dead one.
 const PEER_LINKS_MAX: usize = 64;
+
+/// How often a node looks whether it has replayed its log.
+const REPLAY_CHECK: Duration = Duration::from_millis(100);
 
 /// What the command line says instead of the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,98 +44,6 @@ pub struct Overrides {
     pub storage: Option<StorageKind>,
     /// What carries messages between nodes.
     pub transport: Option<TransportKind>,
-}
-
-/// Why a node did not start. Nothing of it is left running.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// Storage that this program was built without.
-    #[error(
-        "storage rocksdb is not in this program: build it with `--features rocksdb`, or choose \
-         storage file"
-    )]
-    WithoutRocksdb,
-    /// Peers by memory, but alone in the process.
-    #[error(
-        "transport memory reaches only nodes of the same process, and the cluster of {} has {members} \
-         members: use `flotilla cluster --transport memory`, or transport quic", path.display()
-    )]
-    Alone {
-        /// The configuration.
-        path: PathBuf,
-        /// The members of its cluster.
-        members: usize,
-    },
-    /// The data directory.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// A certificate file cannot be read.
-    #[error(transparent)]
-    File(#[from] files::FileError),
-    /// The certificates do not fit each other, or are not valid now.
-    #[error("certificates of {}: {source}", path.display())]
-    Credentials {
-        /// The node's certificate.
-        path: PathBuf,
-        /// What is wrong.
-        source: CredentialsError,
-    },
-    /// A certificate of somebody else.
-    #[error("certificate {} is for {found}, but this node is {expected}", path.display())]
-    WrongCertificate {
-        /// The certificate.
-        path: PathBuf,
-        /// Whom it names.
-        found: Identity,
-        /// Who the configuration says we are.
-        expected: Identity,
-    },
-    /// The log store.
-    #[error("log store: {0}")]
-    Storage(#[from] StorageError),
-    /// The address to listen on.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// The replication.
-    #[error(transparent)]
-    Node(#[from] node::StartError),
-    /// A task of the start panicked: a bug of ours.
-    #[error("starting failed: {0}")]
-    Panicked(String),
-}
-
-impl StartError {
-    /// What the process ends with: 2 where its owner can set it right, 70 where the data is damaged
-    /// or the program is at fault.
-    #[must_use]
-    pub fn exit_code(&self) -> i32 {
-        match self {
-            Self::Identity(error) => error.exit_code(),
-            Self::Storage(error) | Self::Node(node::StartError::Storage(error)) => {
-                storage_exit_code(error)
-            }
-            Self::Node(node::StartError::Config(_)) => 2,
-            Self::Node(_) | Self::Panicked(_) => 70,
-            _ => 2,
-        }
-    }
-}
-
-fn storage_exit_code(error: &StorageError) -> i32 {
-    match error {
-        StorageError::Foreign { .. } => 2,
-        _ => 70,
-    }
-}
-
-/// What a process ends with whose node stopped for this reason: 0 when it was asked to, otherwise 70.
-#[must_use]
-pub fn stop_exit_code(reason: &StopReason) -> i32 {
-    match reason {
-        StopReason::Shutdown => 0,
-        _ => 70,
-    }
 }
 
 /// A running node with its service of clients. Dropping it shuts the node down without waiting.
@@ -319,7 +232,7 @@ impl Prepared {
         } = self;
         let machine = Box::new(KvStateMachine::new());
         let settings = config.raft(seed()?);
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let raft = Node::start(settings, transport, log.store, machine).await?;
         let status = raft.status();
         tracing::info!(
@@ -335,6 +248,11 @@ impl Prepared {
             load_ms = started.elapsed().as_millis(),
             "started"
         );
+        let replay = Replay {
+            node: config.id,
+            last: status.last.index,
+            started,
+        };
         let directory = Arc::new(directory);
         let service = Arc::new(Service {
             raft: raft.clone(),
@@ -353,7 +271,7 @@ impl Prepared {
             accept: tokio::spawn(accept),
         };
         tokio::spawn(async move {
-            let reason = supervisor.run(disowned).await;
+            let reason = supervisor.run(disowned, replay).await;
             stopping.send_replace(Some(reason));
         });
         Ok(Server {
@@ -375,9 +293,10 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    async fn run(mut self, disowned: oneshot::Receiver<()>) -> StopReason {
+    async fn run(mut self, disowned: oneshot::Receiver<()>, replay: Replay) -> StopReason {
         let reason = tokio::select! {
             reason = self.raft.stopped() => reason,
+            never = replay.tell(&self.raft) => match never {},
             _ = disowned => self.raft.shutdown().await,
             ended = &mut self.accept => {
                 // A node that nobody can reach must not look alive.
@@ -404,6 +323,28 @@ impl Supervisor {
             tracing::warn!(%node, %error, "the data directory stays locked until the process ends");
         }
         reason
+    }
+}
+
+/// A state machine in memory starts empty; until it has applied what the log held at the start, a
+/// node that leads has clients waiting.
+struct Replay {
+    node: NodeId,
+    last: Index,
+    started: Instant,
+}
+
+impl Replay {
+    /// Tells once how long it took.
+    async fn tell(self, raft: &RaftHandle) -> Infallible {
+        while raft.status().applied < self.last {
+            tokio::time::sleep(REPLAY_CHECK).await;
+        }
+        if self.last > Index(0) {
+            let replay_ms = self.started.elapsed().as_millis();
+            tracing::info!(node = %self.node, entries = %self.last, replay_ms, "replayed the log");
+        }
+        std::future::pending().await
     }
 }
 

@@ -47,9 +47,33 @@ pub(crate) struct Checked {
     pub(crate) bytes: usize,
 }
 
+/// Why a request is not executed. Nothing was applied, and trying again will not help.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Rejection {
+    /// Something is over its limit.
+    Limit(LimitExceeded),
+    /// It makes no sense.
+    Nonsense(String),
+}
+
+impl From<LimitExceeded> for Rejection {
+    fn from(limit: LimitExceeded) -> Self {
+        Self::Limit(limit)
+    }
+}
+
+impl From<Rejection> for Outcome {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::Limit(limit) => Self::Limit(limit),
+            Rejection::Nonsense(why) => Self::Refused(why),
+        }
+    }
+}
+
 /// Decodes and checks what a client wants. Nothing that a client sends is trusted, not even that it
 /// is what the client library would send.
-pub(crate) fn check(body: RequestBody) -> Result<Checked, Outcome> {
+pub(crate) fn check(body: RequestBody) -> Result<Checked, Rejection> {
     let (work, bytes) = match body {
         RequestBody::Write(command) => {
             check_command(&command)?;
@@ -69,38 +93,38 @@ pub(crate) fn check(body: RequestBody) -> Result<Checked, Outcome> {
     Ok(Checked { work, bytes })
 }
 
-fn check_command(bytes: &[u8]) -> Result<(), Outcome> {
+fn check_command(bytes: &[u8]) -> Result<(), Rejection> {
     if bytes.len() > COMMAND_BYTES_MAX {
-        return Err(command_limit(bytes.len(), COMMAND_BYTES_MAX));
+        return Err(command_limit(bytes.len(), COMMAND_BYTES_MAX).into());
     }
     let command: Command = kv_api::decode(bytes)
-        .map_err(|error| Outcome::Refused(format!("not a command: {error}")))?;
-    command.check_limits().map_err(Outcome::Limit)
+        .map_err(|error| Rejection::Nonsense(format!("not a command: {error}")))?;
+    Ok(command.check_limits()?)
 }
 
-fn command_limit(bytes: usize, max: usize) -> Outcome {
-    Outcome::Limit(LimitExceeded {
+fn command_limit(bytes: usize, max: usize) -> LimitExceeded {
+    LimitExceeded {
         what: "command".to_owned(),
         bytes: bytes as u64,
         min: 1,
         max: max as u64,
-    })
+    }
 }
 
 /// Gives the bytes to reserve for the answer.
-fn check_query(bytes: &[u8]) -> Result<usize, Outcome> {
-    let query: Query =
-        kv_api::decode(bytes).map_err(|error| Outcome::Refused(format!("not a query: {error}")))?;
+fn check_query(bytes: &[u8]) -> Result<usize, Rejection> {
+    let query: Query = kv_api::decode(bytes)
+        .map_err(|error| Rejection::Nonsense(format!("not a query: {error}")))?;
     match query {
         Query::Get { key, .. } => {
-            limits::check_key(&key).map_err(Outcome::Limit)?;
+            limits::check_key(&key)?;
             Ok(GET_RESERVE_BYTES)
         }
         Query::Scan { from, to, .. } => {
             // The ends of a range are not keys: an empty one means the end of the store.
             for end in [Some(from), to].into_iter().flatten() {
                 if !end.is_empty() {
-                    limits::check_key(&end).map_err(Outcome::Limit)?;
+                    limits::check_key(&end)?;
                 }
             }
             Ok(SCAN_PAGE_BYTES_MAX)
@@ -132,7 +156,7 @@ impl Service {
     fn write_failed(&self, error: ProposeError) -> Outcome {
         match error {
             ProposeError::NotLeader { leader } => self.not_leader(leader),
-            ProposeError::TooLarge { bytes, limit } => command_limit(bytes, limit),
+            ProposeError::TooLarge { bytes, limit } => Outcome::Limit(command_limit(bytes, limit)),
             ProposeError::Busy { .. } => Outcome::Unavailable(error.to_string()),
             // A node that stopped may have taken the proposal before. So may whatever error a later
             // version of the replication adds.
@@ -271,7 +295,7 @@ mod tests {
             (scan(0, KEY_BYTES_MAX + 1), "key"),
         ] {
             match check(body) {
-                Err(Outcome::Limit(limit)) => assert_eq!(limit.what, what),
+                Err(Rejection::Limit(limit)) => assert_eq!(limit.what, what),
                 other => panic!("{what}: {other:?}"),
             }
         }
@@ -286,7 +310,7 @@ mod tests {
             RequestBody::ReadStale(garbage),
             RequestBody::Write(Bytes::new()),
         ] {
-            assert!(matches!(check(body), Err(Outcome::Refused(_))));
+            assert!(matches!(check(body), Err(Rejection::Nonsense(_))));
         }
     }
 }

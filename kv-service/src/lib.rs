@@ -19,6 +19,7 @@ mod log;
 mod plan;
 mod server;
 pub mod sessions;
+mod start_error;
 pub mod state_machine;
 pub mod store;
 mod stream;

@@ -290,7 +290,10 @@ impl Requests {
         }
         Ok(Some(match handler::check(body) {
             Ok(Checked { work, bytes }) => Arrived::Accepted(Accepted { id, work, bytes }),
-            Err(outcome) => Arrived::Rejected(Response { id, outcome }),
+            Err(rejection) => Arrived::Rejected(Response {
+                id,
+                outcome: rejection.into(),
+            }),
         }))
     }
 

@@ -4,7 +4,7 @@
 use kv_api::{Outcome, RequestBody};
 use kv_service::compose::{self, Overrides, Server, StartError};
 use kv_service::config::{StorageKind, TransportKind};
-use kv_service::init;
+use kv_service::init::ClusterPlan;
 use raft_core::StopReason;
 
 use crate::support::{self, Cluster, eventually, soon, written};
@@ -161,12 +161,11 @@ async fn a_node_alone_commits_and_stops_when_it_is_dropped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_in_one_process_serves_clients_by_quic() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut plan = support::plan(&directory.path().join("c"), 3);
-    plan.storage = StorageKind::Memory;
-    plan.transport = TransportKind::Memory;
-    let mut cluster = Cluster::made(0);
-    cluster.layout = init::load_or_make(&plan).unwrap();
+    let mut cluster = Cluster::planned(3, |plan| ClusterPlan {
+        storage: StorageKind::Memory,
+        transport: TransportKind::Memory,
+        ..plan
+    });
     let configs = cluster.layout.nodes.clone();
     let servers = Server::start_memory_cluster(configs, Overrides::default())
         .await

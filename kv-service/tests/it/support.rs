@@ -24,7 +24,7 @@ use raft_core::NodeId;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` gives something.
-pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let waiting = async {
         loop {
             if let Some(value) = condition().await {
@@ -40,7 +40,7 @@ pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Optio
 }
 
 /// Fails instead of hanging.
-pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(DEADLINE, future).await {
         Ok(value) => value,
         Err(_) => panic!("waited {DEADLINE:?} in vain: {what}"),
@@ -59,7 +59,7 @@ fn free_ports(count: usize) -> Vec<u16> {
 }
 
 /// A plan with free ports.
-pub fn plan(dir: &Path, nodes: usize) -> ClusterPlan {
+fn plan(dir: &Path, nodes: usize) -> ClusterPlan {
     let nodes = (1..).zip(free_ports(nodes)).map(|(id, port)| {
         let listen = SocketAddr::from(([127, 0, 0, 1], port));
         let advertise = listen.to_string();
@@ -79,17 +79,23 @@ pub fn plan(dir: &Path, nodes: usize) -> ClusterPlan {
 }
 
 /// A cluster whose nodes run in this process, each as if it had one of its own.
-pub struct Cluster {
+pub(crate) struct Cluster {
     directory: tempfile::TempDir,
-    pub layout: ClusterLayout,
-    pub servers: Vec<Option<Server>>,
+    pub(crate) layout: ClusterLayout,
+    pub(crate) servers: Vec<Option<Server>>,
 }
 
 impl Cluster {
     /// A cluster on the disk; nothing runs.
-    pub fn made(nodes: usize) -> Self {
+    pub(crate) fn made(nodes: usize) -> Self {
+        Self::planned(nodes, |plan| plan)
+    }
+
+    /// The same with other settings.
+    pub(crate) fn planned(nodes: usize, change: impl Fn(ClusterPlan) -> ClusterPlan) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let layout = init::make_cluster(&plan(&directory.path().join("c"), nodes)).unwrap();
+        let plan = change(plan(&directory.path().join("c"), nodes));
+        let layout = init::make_cluster(&plan).unwrap();
         let servers = layout.nodes.iter().map(|_| None).collect();
         Self {
             directory,
@@ -99,7 +105,7 @@ impl Cluster {
     }
 
     /// A running cluster, joined by QUIC.
-    pub async fn started(nodes: usize) -> Self {
+    pub(crate) async fn started(nodes: usize) -> Self {
         let mut cluster = Self::made(nodes);
         for id in 1..=nodes as u64 {
             cluster.start(id).await;
@@ -107,31 +113,27 @@ impl Cluster {
         cluster
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    pub fn config(&self, id: u64) -> NodeConfig {
+    pub(crate) fn config(&self, id: u64) -> NodeConfig {
         let config = self.layout.nodes.iter().find(|node| node.id == NodeId(id));
         config.unwrap().clone()
     }
 
-    pub async fn start(&mut self, id: u64) {
+    pub(crate) async fn start(&mut self, id: u64) {
         let server = Server::start(self.config(id), Overrides::default()).await;
         self.servers[id as usize - 1] = Some(server.unwrap());
     }
 
-    pub fn server(&self, id: u64) -> &Server {
-        self.servers[id as usize - 1].as_ref().unwrap()
-    }
-
-    pub async fn stop(&mut self, id: u64) {
+    pub(crate) async fn stop(&mut self, id: u64) {
         let server = self.servers[id as usize - 1].take().unwrap();
         soon("stopping a node", server.shutdown()).await;
     }
 
     /// A running node that leads and has a majority behind it.
-    pub async fn leader(&self) -> u64 {
+    pub(crate) async fn leader(&self) -> u64 {
         eventually("somebody leads", async || {
             let running = self.servers.iter().flatten();
             running
@@ -142,23 +144,23 @@ impl Cluster {
         .await
     }
 
-    pub async fn client(&self, id: u64) -> Client {
+    pub(crate) async fn client(&self, id: u64) -> Client {
         let config = self.config(id);
         Client::connect(&self.layout, config.id.0, config.listen).await
     }
 
-    pub async fn client_of_leader(&self) -> Client {
+    pub(crate) async fn client_of_leader(&self) -> Client {
         self.client(self.leader().await).await
     }
 }
 
-pub fn credentials(dir: &Path, name: &str) -> Credentials {
+pub(crate) fn credentials(dir: &Path, name: &str) -> Credentials {
     let read = |file: String| std::fs::read(dir.join(file)).unwrap();
     let (certificate, key) = (read(format!("{name}.pem")), read(format!("{name}.key")));
     Credentials::from_pem(&read("ca.pem".to_owned()), &certificate, &key).unwrap()
 }
 
-pub fn client_endpoint(dir: &Path) -> Endpoint {
+pub(crate) fn client_endpoint(dir: &Path) -> Endpoint {
     Endpoint::bind(EndpointOptions {
         credentials: credentials(dir, "client"),
         listen: "127.0.0.1:0".parse().unwrap(),
@@ -170,12 +172,12 @@ pub fn client_endpoint(dir: &Path) -> Endpoint {
 }
 
 /// One stream to one node. Sends what it is told to, also what is wrong.
-pub struct Client {
+pub(crate) struct Client {
     _endpoint: Endpoint,
-    pub link: Link,
-    pub writer: FrameWriter,
-    pub reader: FrameReader,
-    pub notice: Option<Notice>,
+    pub(crate) link: Link,
+    pub(crate) writer: FrameWriter,
+    pub(crate) reader: FrameReader,
+    pub(crate) notice: Option<Notice>,
     next_id: u64,
 }
 
@@ -205,7 +207,7 @@ impl Client {
     }
 
     /// Queues a request and gives its id.
-    pub fn queue(&mut self, body: RequestBody) -> u64 {
+    pub(crate) fn queue(&mut self, body: RequestBody) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
         let request = kv_api::encode(&Request { id, body });
@@ -214,7 +216,7 @@ impl Client {
     }
 
     /// The next response that is no notice.
-    pub async fn response(&mut self) -> Response {
+    pub(crate) async fn response(&mut self) -> Response {
         loop {
             let read = self.reader.read(kv_api::limits::FRAME_BYTES_MAX);
             let frame = soon("a response", read)
@@ -233,7 +235,7 @@ impl Client {
         }
     }
 
-    pub async fn request(&mut self, body: RequestBody) -> Outcome {
+    pub(crate) async fn request(&mut self, body: RequestBody) -> Outcome {
         let id = self.queue(body);
         self.writer.flush().await.unwrap();
         let response = self.response().await;
@@ -242,25 +244,25 @@ impl Client {
     }
 
     /// Sends a frame as it is and waits for the node to close the link; gives its words.
-    pub async fn send_and_be_closed(mut self, kind: u8, payload: Vec<u8>) -> String {
+    pub(crate) async fn send_and_be_closed(mut self, kind: u8, payload: Vec<u8>) -> String {
         self.writer.queue(kind, [payload.into()]).unwrap();
         // The node may close the link while a large frame is still on its way.
         let _ = self.writer.flush().await;
         soon("the node closes the link", self.link.closed()).await
     }
 
-    pub async fn put(&mut self, key: &str, value: impl AsRef<[u8]>) -> Outcome {
+    pub(crate) async fn put(&mut self, key: &str, value: impl AsRef<[u8]>) -> Outcome {
         self.request(put(key, value)).await
     }
 
-    pub async fn get(&mut self, key: &str) -> Option<KeyValue> {
+    pub(crate) async fn get(&mut self, key: &str) -> Option<KeyValue> {
         match self.request(RequestBody::Read(query(key))).await {
             Outcome::Answer(bytes) => found(&bytes),
             other => panic!("get {key}: {other:?}"),
         }
     }
 
-    pub async fn get_stale(&mut self, key: &str) -> Option<KeyValue> {
+    pub(crate) async fn get_stale(&mut self, key: &str) -> Option<KeyValue> {
         match self.request(RequestBody::ReadStale(query(key))).await {
             Outcome::Answer(bytes) => found(&bytes),
             other => panic!("stale get {key}: {other:?}"),
@@ -268,7 +270,7 @@ impl Client {
     }
 }
 
-pub fn put(key: &str, value: impl AsRef<[u8]>) -> RequestBody {
+pub(crate) fn put(key: &str, value: impl AsRef<[u8]>) -> RequestBody {
     let op = WriteOp::Put {
         key: key.as_bytes().to_vec().into(),
         value: value.as_ref().to_vec().into(),
@@ -276,7 +278,7 @@ pub fn put(key: &str, value: impl AsRef<[u8]>) -> RequestBody {
     RequestBody::Write(kv_api::encode(&Command::Write { stamp: None, op }).into())
 }
 
-pub fn query(key: &str) -> bytes::Bytes {
+pub(crate) fn query(key: &str) -> bytes::Bytes {
     let get = Query::Get {
         key: key.as_bytes().to_vec().into(),
         revision: None,
@@ -284,7 +286,7 @@ pub fn query(key: &str) -> bytes::Bytes {
     kv_api::encode(&get).into()
 }
 
-pub fn found(bytes: &[u8]) -> Option<KeyValue> {
+pub(crate) fn found(bytes: &[u8]) -> Option<KeyValue> {
     match kv_api::decode(bytes).unwrap() {
         QueryReply::Get { found, .. } => found,
         other => panic!("{other:?}"),
@@ -292,7 +294,7 @@ pub fn found(bytes: &[u8]) -> Option<KeyValue> {
 }
 
 /// What an acknowledged write says.
-pub fn written(outcome: &Outcome) -> kv_api::Written {
+pub(crate) fn written(outcome: &Outcome) -> kv_api::Written {
     let Outcome::Applied { reply, .. } = outcome else {
         panic!("not applied: {outcome:?}");
     };
