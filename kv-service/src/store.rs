@@ -159,7 +159,8 @@ impl KvStore {
         let revision = self.readable(revision)?;
         let version = match self.live.get(key) {
             Some(newest) if newest.mod_revision <= revision => Some(newest),
-            _ => self.history.at(key, revision),
+            Some(newest) => self.history.at(newest.previous, revision),
+            None => self.history.at(self.history.of_deleted(key), revision),
         };
         let found = version.map(|version| version.to_key_value(key, false));
         Ok((found, revision))
@@ -171,7 +172,14 @@ impl KvStore {
     /// When the revision was compacted away or does not exist yet.
     pub fn scan(&self, range: &ScanRange, revision: Option<u64>) -> Result<ScanPage, QueryError> {
         let revision = self.readable(revision)?;
-        Ok(scan::page(&self.live, &self.history, range, revision))
+        let newest = self.revision;
+        Ok(scan::page(
+            &self.live,
+            &self.history,
+            range,
+            revision,
+            newest,
+        ))
     }
 
     /// A hash of all that can be read. Takes time proportional to the store.
@@ -217,10 +225,12 @@ impl KvStore {
             let next = newest.next(revision, value);
             let version = next.version;
             let superseded = std::mem::replace(newest, next);
-            self.history.supersede(&key, superseded, revision);
+            newest.previous = self.history.replaced(key, superseded, revision);
             version
         } else {
-            self.live.insert(key, Version::first(revision, value));
+            let previous = self.history.created(&key);
+            let first = Version::first(revision, value, previous);
+            self.live.insert(key, first);
             1
         };
         Written {
@@ -255,7 +265,7 @@ impl KvStore {
             };
         };
         let revision = self.next_revision();
-        self.history.supersede(&key, version, revision);
+        self.history.deleted(key, version, revision);
         CommandReply::Deleted {
             existed: true,
             revision,

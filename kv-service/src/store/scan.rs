@@ -46,17 +46,30 @@ pub(super) fn page(
     history: &History,
     range: &ScanRange,
     revision: u64,
+    newest_revision: u64,
 ) -> ScanPage {
     let mut page = Page::new(range, revision);
     let mut live = live.range(range.from.clone()..).peekable();
-    let mut old = history.key_from(&range.from);
+    // What is deleted by now may have been there then, but is not there now.
+    let deleted = (revision < newest_revision).then(|| history.deleted_from(&range.from));
+    let mut deleted = deleted.into_iter().flatten().peekable();
     for examined in 0.. {
-        // The smallest key that is, or was, in the store.
-        let key = match (live.peek(), old) {
-            (Some((live_key, _)), Some(old_key)) => (*live_key).min(old_key),
-            (Some((live_key, _)), None) => live_key,
-            (None, Some(old_key)) => old_key,
+        let is_live = match (live.peek(), deleted.peek()) {
+            (Some((live_key, _)), Some((deleted_key, _))) => live_key < deleted_key,
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
             (None, None) => break,
+        };
+        let (key, version) = if is_live {
+            let (key, newest) = live.next().expect("just seen");
+            if newest.mod_revision <= revision {
+                (key, Some(newest))
+            } else {
+                (key, history.at(newest.previous, revision))
+            }
+        } else {
+            let (key, last) = deleted.next().expect("just seen");
+            (key, history.at(*last, revision))
         };
         if !range.holds(key) {
             break;
@@ -65,18 +78,10 @@ pub(super) fn page(
             page.page.next = Some(key.clone());
             break;
         }
-        let newest = live.next_if(|(live_key, _)| *live_key == key);
-        let version = match newest {
-            Some((_, version)) if version.mod_revision <= revision => Some(version),
-            _ => history.at(key, revision),
-        };
         if let Some(version) = version
             && !page.take(key, version)
         {
             break;
-        }
-        if old == Some(key) {
-            old = history.key_after(key);
         }
     }
     page.page

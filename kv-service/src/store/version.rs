@@ -5,8 +5,17 @@ use kv_api::KeyValue;
 
 use crate::digest::Digest;
 
+/// Where in the history the version before is kept. The history knows whether it still is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place(pub(super) u64);
+
+impl Place {
+    /// There is none before.
+    pub(super) const NONE: Self = Self(0);
+}
+
 /// What a key held from `mod_revision` on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Version {
     /// The revision that created the key.
     pub(super) create_revision: u64,
@@ -16,26 +25,30 @@ pub(super) struct Version {
     pub(super) version: u64,
     /// The value.
     pub(super) value: Bytes,
+    /// What the key held before, also before it was deleted and created again.
+    pub(super) previous: Place,
 }
 
 impl Version {
     /// What a new key gets.
-    pub(super) fn first(revision: u64, value: Bytes) -> Self {
+    pub(super) fn first(revision: u64, value: Bytes, previous: Place) -> Self {
         Self {
             create_revision: revision,
             mod_revision: revision,
             version: 1,
             value,
+            previous,
         }
     }
 
-    /// What the same key gets at its next write.
+    /// What the same key gets at its next write. Where this one will be kept is not known yet.
     pub(super) fn next(&self, revision: u64, value: Bytes) -> Self {
         Self {
             create_revision: self.create_revision,
             mod_revision: revision,
             version: self.version + 1,
             value,
+            previous: Place::NONE,
         }
     }
 
@@ -55,6 +68,7 @@ impl Version {
         }
     }
 
+    /// Adds what a reader can see.
     pub(super) fn add_to(&self, digest: &mut Digest) {
         digest.number(self.create_revision);
         digest.number(self.mod_revision);
