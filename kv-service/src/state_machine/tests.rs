@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use raft_core::Term;
 
 use super::*;
+use crate::store::tests::cpu_nanos;
 
 fn write(stamp: Option<SessionStamp>, op: WriteOp) -> Command {
     Command::Write { stamp, op }
@@ -477,7 +478,7 @@ fn command_costs() {
                     encode(&write(in_session.then_some(stamp), op)).into()
                 })
                 .collect();
-            let start = std::time::Instant::now();
+            let start = cpu_nanos();
             for batch in payloads.chunks(64) {
                 let batch = batch.iter().map(|payload| {
                     index += 1;
@@ -485,7 +486,7 @@ fn command_costs() {
                 });
                 now(machine.apply(batch.collect())).expect("applies");
             }
-            let each = start.elapsed().as_nanos() as u64 / KEYS;
+            let each = (cpu_nanos() - start) / KEYS;
             println!("round {round}: {each} ns per put, in a session: {in_session}");
         }
     }
