@@ -147,8 +147,10 @@ pub(crate) struct ClusterArgs {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  flotilla serve --config flotilla-data/node-1/node.toml\n\n\
-    FLOTILLA_LOG sets what is logged to standard error, for example FLOTILLA_LOG=debug.")]
+#[command(
+    after_help = "Example:\n  flotilla serve --config flotilla-data/node-1/node.toml\n\n\
+    FLOTILLA_LOG sets what is logged to standard error, for example FLOTILLA_LOG=debug."
+)]
 pub(crate) struct ServeArgs {
     /// The configuration of the node
     #[arg(long, value_name = "FILE")]
@@ -312,12 +314,7 @@ pub(crate) struct ImportArgs {
     /// A folder, or a file that ends in .ndjson
     pub(crate) path: PathBuf,
     /// Put this in front of every key, as it is
-    #[arg(
-        long,
-        value_name = "P",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(long, value_name = "P", default_value = "", hide_default_value = true)]
     pub(crate) prefix: OsString,
 }
 
@@ -332,12 +329,7 @@ pub(crate) struct ExportArgs {
     /// The folder; made where it does not exist
     pub(crate) dir: PathBuf,
     /// Only keys that begin with this, which is left out of the paths
-    #[arg(
-        long,
-        value_name = "P",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(long, value_name = "P", default_value = "", hide_default_value = true)]
     pub(crate) prefix: OsString,
 }
 
@@ -375,9 +367,11 @@ impl BenchOp {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  flotilla bench --clients 256 --seconds 10 --op put\n\n\
+#[command(
+    after_help = "Example:\n  flotilla bench --clients 256 --seconds 10 --op put\n\n\
     Closed loop: every client sends its next operation when the last is answered. The first tenth \
-    of\nthe time, at most a second, is not counted. Keys are bench/<number>.")]
+    of\nthe time, at most a second, is not counted. Keys are bench/<number>."
+)]
 pub(crate) struct BenchArgs {
     /// How the cluster is reached.
     #[command(flatten)]
@@ -457,7 +451,15 @@ mod tests {
             &["flotilla", "frobnicate"],
             &["flotilla", "put", "key"],
             &["flotilla", "cas", "key", "new"],
-            &["flotilla", "cas", "key", "--absent", "--version", "3", "new"],
+            &[
+                "flotilla",
+                "cas",
+                "key",
+                "--absent",
+                "--version",
+                "3",
+                "new",
+            ],
             &["flotilla", "cluster", "--nodes", "none"],
             &["flotilla", "bench", "--op", "frob"],
         ];

@@ -4,6 +4,8 @@ use std::io;
 use std::process::ExitCode;
 
 use kv_client::ClientError;
+use kv_service::compose::StartError;
+use kv_service::init::{InitError, PlanError};
 
 /// How the program ends. The numbers are a contract with the scripts that call it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +100,24 @@ impl Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
+        Self::new(Exit::from_code(error.exit_code()), error.to_string())
+    }
+}
+
+impl From<InitError> for Failure {
+    fn from(error: InitError) -> Self {
+        Self::new(Exit::from_code(error.exit_code()), error.to_string())
+    }
+}
+
+impl From<PlanError> for Failure {
+    fn from(error: PlanError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
         Self::new(Exit::from_code(error.exit_code()), error.to_string())
     }
 }

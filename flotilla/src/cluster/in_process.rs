@@ -30,9 +30,7 @@ pub(super) async fn run(
     let local = |what: &str, error| Failure::usage(format!("cannot write {what}: {error}"));
     let log = open_log(&layout.dir.join("log")).map_err(|error| local("the log", error))?;
     logging::for_nodes_into(log)?;
-    let servers = Server::start_memory_cluster(layout.nodes.clone())
-        .await
-        .map_err(|error| Failure::new(Exit::from_code(error.exit_code()), error.to_string()))?;
+    let servers = Server::start_memory_cluster(layout.nodes.clone()).await?;
     let mut pids = Vec::new();
     for node in &layout.nodes {
         let path: PathBuf = node.path.with_file_name("pid");

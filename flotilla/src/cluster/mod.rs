@@ -171,30 +171,33 @@ fn hint(client_config: &Path) -> String {
 
 fn tell(event: &Event, screen: &mut Screen<'_>) {
     let id = event.id;
-    screen.line(|| event_object(event), || match &event.what {
-        What::Started(pid) => format!("node {id} started, process {pid}"),
-        What::NotStarted(why) => format!("node {id} could not be started: {why}"),
-        What::Ended {
-            ending,
-            last_words,
-            decision,
-        } => {
-            let why = match last_words {
-                Some(words) if matches!(ending, Ending::Code(code) if *code != 0) => {
-                    format!(": {words}")
-                }
-                _ => String::new(),
-            };
-            let then = match decision {
-                Decision::After(pause) => {
-                    format!("it is started again in {:.1} s", pause.as_secs_f64())
-                }
-                Decision::Leave => "it is not started again".to_owned(),
-                Decision::GiveUp => "given up: it was started again too often".to_owned(),
-            };
-            format!("node {id} {ending}{why}; {then}")
-        }
-    });
+    screen.line(
+        || event_object(event),
+        || match &event.what {
+            What::Started(pid) => format!("node {id} started, process {pid}"),
+            What::NotStarted(why) => format!("node {id} could not be started: {why}"),
+            What::Ended {
+                ending,
+                last_words,
+                decision,
+            } => {
+                let why = match last_words {
+                    Some(words) if matches!(ending, Ending::Code(code) if *code != 0) => {
+                        format!(": {words}")
+                    }
+                    _ => String::new(),
+                };
+                let then = match decision {
+                    Decision::After(pause) => {
+                        format!("it is started again in {:.1} s", pause.as_secs_f64())
+                    }
+                    Decision::Leave => "it is not started again".to_owned(),
+                    Decision::GiveUp => "given up: it was started again too often".to_owned(),
+                };
+                format!("node {id} {ending}{why}; {then}")
+            }
+        },
+    );
 }
 
 fn event_object(event: &Event) -> Value {

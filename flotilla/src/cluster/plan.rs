@@ -5,10 +5,10 @@ use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use kv_service::config::TransportKind;
-use kv_service::init::{ClusterLayout, ClusterPlan, InitError, load, load_or_make};
+use kv_service::init::{ClusterLayout, ClusterPlan, load, load_or_make};
 
 use crate::cli::{ClusterArgs, Transport};
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 
 /// Nodes of a new cluster.
 const NODES_DEFAULT: usize = 3;
@@ -34,9 +34,9 @@ pub(crate) fn prepare(args: &ClusterArgs) -> Result<Prepared, Failure> {
     std::fs::create_dir_all(dir)
         .map_err(|error| Failure::usage(format!("cannot make {}: {error}", dir.display())))?;
     let lock = lock(dir)?;
-    let found = load(dir).map_err(failure)?;
+    let found = load(dir)?;
     let plan = plan(args, found.as_ref())?;
-    let layout = load_or_make(&plan).map_err(failure)?;
+    let layout = load_or_make(&plan)?;
     Ok(Prepared {
         layout,
         is_durable: plan.storage.is_durable(),
@@ -60,7 +60,7 @@ fn plan(args: &ClusterArgs, found: Option<&ClusterLayout>) -> Result<ClusterPlan
             .checked_sub(u16::try_from(node.id.0).ok()?)
     });
     let base_port = base_port.unwrap_or(BASE_PORT_DEFAULT);
-    let mut plan = ClusterPlan::local(&args.dir, nodes, base_port).map_err(failure)?;
+    let mut plan = ClusterPlan::local(&args.dir, nodes, base_port)?;
     plan.storage = match (args.storage, first) {
         (Some(storage), _) => storage.into(),
         (None, Some(node)) => node.storage,
@@ -86,9 +86,4 @@ fn lock(dir: &Path) -> Result<File, Failure> {
         ))),
         Err(TryLockError::Error(error)) => Err(failed(error)),
     }
-}
-
-/// An error of the directory with its exit code.
-pub(crate) fn failure(error: InitError) -> Failure {
-    Failure::new(Exit::from_code(error.exit_code()), error.to_string())
 }

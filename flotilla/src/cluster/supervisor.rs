@@ -95,11 +95,6 @@ impl Supervisor {
         (supervisor, received)
     }
 
-    /// The process of a node, while it has one.
-    pub(crate) fn pid(&self, id: u64) -> Option<u32> {
-        self.node(id).and_then(|node| *node.pid.borrow())
-    }
-
     /// Kills a node, and returns when its process is gone. It is started again as after any other
     /// signal.
     pub(crate) async fn kill(&self, id: u64) {
@@ -171,7 +166,7 @@ impl Keeper {
             tokio::select! {
                 ending = process.ended() => return Some(ending),
                 Some(Order::Kill) = self.orders.recv() => process.kill(),
-                _ = self.stop.wait_for(|stop| *stop) => {
+                () = told_to_stop(&mut self.stop) => {
                     process.stop().await;
                     return None;
                 }
@@ -182,7 +177,7 @@ impl Keeper {
     async fn stopped_within(&mut self, pause: Duration) -> bool {
         tokio::select! {
             () = sleep(pause) => false,
-            _ = self.stop.wait_for(|stop| *stop) => true,
+            () = told_to_stop(&mut self.stop) => true,
         }
     }
 
@@ -191,4 +186,9 @@ impl Keeper {
         // Nobody listens any more when everything is being stopped.
         let _ = self.events.send(Event { id, what }).await;
     }
+}
+
+/// Also when the supervisor is gone.
+async fn told_to_stop(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -4,7 +4,7 @@ use kv_service::init::{ClusterPlan, make_cluster};
 use serde_json::json;
 
 use crate::cli::InitArgs;
-use crate::exit::{Exit, Failure, Outcome};
+use crate::exit::{Exit, Outcome};
 use crate::output::Output;
 
 /// Runs `flotilla init`.
@@ -12,12 +12,9 @@ use crate::output::Output;
 /// # Errors
 /// When the plan cannot work or the directory cannot be used.
 pub(crate) fn run(args: &InitArgs, output: &mut Output) -> Outcome {
-    let failed = |error: kv_service::init::InitError| {
-        Failure::new(Exit::from_code(error.exit_code()), error.to_string())
-    };
-    let mut plan = ClusterPlan::hosts(&args.dir, &args.nodes).map_err(failed)?;
+    let mut plan = ClusterPlan::hosts(&args.dir, &args.nodes)?;
     plan.storage = args.storage.into();
-    let layout = make_cluster(&plan).map_err(failed)?;
+    let layout = make_cluster(&plan)?;
     let cluster = layout.cluster.to_string();
     let shown = args.dir.display();
     output.line(

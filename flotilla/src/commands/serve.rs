@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use kv_service::compose::StopReason;
 use kv_service::compose::{Overrides, Server};
 use kv_service::config::NodeConfig;
-use raft_core::StopReason;
 use serde_json::json;
 
 use crate::cli::{ServeArgs, Transport};
@@ -29,9 +29,7 @@ pub(crate) async fn run(args: &ServeArgs, output: &mut Output) -> Outcome {
     let config = load(&args.config)?;
     let (id, storage) = (config.id.0, args.storage.map(Into::into));
     let name = storage.unwrap_or(config.storage).name();
-    let server = Server::start(config, Overrides { storage })
-        .await
-        .map_err(|error| Failure::new(Exit::from_code(error.exit_code()), error.to_string()))?;
+    let server = Server::start(config, Overrides { storage }).await?;
     let address = server.local_addr();
     if output.is_json() {
         let object = json!({ "id": id, "addr": address.to_string(), "storage": name });
@@ -64,6 +62,8 @@ pub(crate) fn load(path: &Path) -> Result<NodeConfig, Failure> {
 pub(crate) fn stopped(id: u64, reason: &StopReason) -> Outcome {
     match reason {
         StopReason::Shutdown => Ok(Exit::Done),
-        reason => Err(Failure::stopped(format!("node {id} stopped itself: {reason}"))),
+        reason => Err(Failure::stopped(format!(
+            "node {id} stopped itself: {reason}"
+        ))),
     }
 }

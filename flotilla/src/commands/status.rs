@@ -48,7 +48,10 @@ pub(crate) fn leader(reports: &[NodeReport]) -> Option<u64> {
 
 /// The newest term that any node knows.
 pub(crate) fn newest_term(reports: &[NodeReport]) -> u64 {
-    statuses(reports).map(|status| status.term).max().unwrap_or(0)
+    statuses(reports)
+        .map(|status| status.term)
+        .max()
+        .unwrap_or(0)
 }
 
 /// The newest commit index that any node knows.
@@ -213,8 +216,19 @@ mod tests {
                 .map(String::as_str)
                 .collect();
             let mut expected = vec![
-                "id", "addr", "role", "reachable", "term", "last_index", "commit", "applied",
-                "snapshot_index", "log_bytes", "disk_bytes", "storage", "version",
+                "id",
+                "addr",
+                "role",
+                "reachable",
+                "term",
+                "last_index",
+                "commit",
+                "applied",
+                "snapshot_index",
+                "log_bytes",
+                "disk_bytes",
+                "storage",
+                "version",
             ];
             expected.sort_unstable();
             assert_eq!(names, expected);
@@ -230,7 +244,10 @@ mod tests {
         let lines: Vec<&str> = shown.lines().collect();
         assert_eq!(lines[0], "cluster ab, leader node 1, term 3");
         let cells: Vec<&str> = lines[3].split_whitespace().collect();
-        assert_eq!(cells[..7], ["2", "127.0.0.1:2", "follower", "2", "20", "18", "12"]);
+        assert_eq!(
+            cells[..7],
+            ["2", "127.0.0.1:2", "follower", "2", "20", "18", "12"]
+        );
         assert!(lines[4].contains("unreachable"), "{shown}");
     }
 

@@ -151,7 +151,15 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut tree = Tree::open(&dir.path().join("new/root")).expect("it can be made");
         let deep = vec!["d"; 3 * OPEN_FOLDERS_MAX].join("/");
-        let names = ["a", "b/c", "b/d", "b/e/f", "g/h", &deep, &format!("{deep}2")];
+        let names = [
+            "a",
+            "b/c",
+            "b/d",
+            "b/e/f",
+            "g/h",
+            &deep,
+            &format!("{deep}2"),
+        ];
         for name in names {
             tree.write(&path(name), name.as_bytes())
                 .expect("it can be written");

@@ -45,8 +45,9 @@ pub(crate) async fn run(args: &DemoArgs, output: &mut Output) -> Outcome {
     narrator.say("judging the history");
     let failovers = args.failovers;
     let judged = tokio::task::spawn_blocking(move || verdict::judge(journal, failovers));
-    let verdict =
-        judged.await.map_err(|error| Failure::stopped(format!("a judge panicked: {error}")))?;
+    let verdict = judged
+        .await
+        .map_err(|error| Failure::stopped(format!("a judge panicked: {error}")))?;
     output.line(|| verdict.object(), || verdict.table())?;
     output.flush()?;
     if verdict.is_good() {

@@ -11,7 +11,6 @@ use tokio::time::{sleep, timeout};
 
 use super::Narrator;
 use crate::cluster::node_commands;
-use crate::cluster::plan::failure;
 use crate::cluster::ready::wait_for_leader;
 use crate::cluster::supervisor::Supervisor;
 use crate::commands::status::newest_commit;
@@ -51,12 +50,12 @@ impl Stage {
             .prefix("flotilla-demo-")
             .tempdir()
             .map_err(local)?;
-        let mut plan = ClusterPlan::local(dir.path(), NODES, 1).map_err(failure)?;
+        let mut plan = ClusterPlan::local(dir.path(), NODES, 1)?;
         for (node, port) in plan.nodes.iter_mut().zip(free_ports().map_err(local)?) {
             node.listen.set_port(port);
             node.advertise = node.listen.to_string();
         }
-        let layout = make_cluster(&plan).map_err(failure)?;
+        let layout = make_cluster(&plan)?;
         let config = ClientConfig::load(&layout.client_config).map_err(ClientError::from)?;
         let (supervisor, mut events) = Supervisor::start(node_commands(&layout)?, true);
         let events = tokio::spawn(async move { while events.recv().await.is_some() {} });
@@ -71,7 +70,9 @@ impl Stage {
         match stage.leader().await {
             Ok(leader) => {
                 let shown = stage.dir.path().display();
-                narrator.say(&format!("{NODES} nodes run in {shown}, node {leader} leads"));
+                narrator.say(&format!(
+                    "{NODES} nodes run in {shown}, node {leader} leads"
+                ));
                 Ok(stage)
             }
             Err(failure) => {
@@ -128,10 +129,7 @@ impl Stage {
 ///
 /// # Errors
 /// When it takes too long.
-pub(super) async fn within<T>(
-    what: &str,
-    awaited: impl Future<Output = T>,
-) -> Result<T, Failure> {
+pub(super) async fn within<T>(what: &str, awaited: impl Future<Output = T>) -> Result<T, Failure> {
     let began = Instant::now();
     timeout(PATIENCE, awaited).await.map_err(|_| {
         let seconds = began.elapsed().as_secs();

@@ -291,7 +291,10 @@ fn write_end(located: &Located) -> Result<End, Failure> {
     };
     let (term, index) = (located.term, located.index);
     let certain = located.sends == 1;
-    Ok(End::Answered(reply, certain.then_some(Location { index, term })))
+    Ok(End::Answered(
+        reply,
+        certain.then_some(Location { index, term }),
+    ))
 }
 
 fn version_after(end: &End) -> Option<u64> {

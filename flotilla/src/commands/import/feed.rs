@@ -163,10 +163,13 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_reader_that_waits_for_room_learns_that_nobody_wants_more() {
         let (feeder, receiver) = feeding();
+        let (full, is_full) = tokio::sync::oneshot::channel();
         let reader = tokio::task::spawn_blocking(move || {
             let _all = feeder.room(INFLIGHT_BYTES_MAX + 1).expect("there is room");
+            full.send(()).expect("the test waits");
             feeder.room(1).err()
         });
+        is_full.await.expect("sent");
         drop(receiver);
         assert_eq!(reader.await.expect("no panic"), Some(Closed));
     }

@@ -92,18 +92,13 @@ fn open(path: &Path) -> io::Result<(File, Metadata)> {
 }
 
 /// Reads a file to its end; none where it was changed meanwhile, as far as its size and time tell.
-fn read_unchanged(
-    file: &mut File,
-    before: &Metadata,
-    size: usize,
-) -> io::Result<Option<Vec<u8>>> {
+fn read_unchanged(file: &mut File, before: &Metadata, size: usize) -> io::Result<Option<Vec<u8>>> {
     let mut value = Vec::with_capacity(size + 1);
     file.take(size as u64 + 1).read_to_end(&mut value)?;
     let after = file.metadata()?;
     let modified = |metadata: &Metadata| (metadata.mtime(), metadata.mtime_nsec());
-    let same = value.len() == size
-        && after.len() == before.len()
-        && modified(&after) == modified(before);
+    let same =
+        value.len() == size && after.len() == before.len() && modified(&after) == modified(before);
     Ok(same.then_some(value))
 }
 

@@ -15,7 +15,7 @@ use std::time::Instant;
 use kv_client::KvClient;
 use serde_json::json;
 
-use self::feed::{Feeder, feeding};
+use self::feed::feeding;
 use self::progress::Progress;
 use self::puts::Tally;
 use crate::cli::ImportArgs;

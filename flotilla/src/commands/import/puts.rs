@@ -149,5 +149,8 @@ fn failure(item: &Item, error: &ClientError, may_be_applied: bool) -> Failure {
         exit => exit,
     };
     let key = printable(&item.key);
-    Failure::new(exit, format!("import stopped at key {key}: {error}; it is safe to run it again"))
+    Failure::new(
+        exit,
+        format!("import stopped at key {key}: {error}; it is safe to run it again"),
+    )
 }
