@@ -66,7 +66,7 @@ pub struct DataDirectory {
     boot: u64,
     reset_key: [u8; 64],
     usage: Mutex<Option<(Instant, u64)>>,
-    _lock: File,
+    lock: File,
 }
 
 /// Says nothing of the key.
@@ -251,7 +251,7 @@ impl DataDirectory {
             boot,
             reset_key: read_reset_key(path)?,
             usage: Mutex::new(None),
-            _lock: lock,
+            lock,
         };
         directory.require_log(storage)?;
         Ok(directory)
@@ -339,6 +339,15 @@ impl DataDirectory {
     #[must_use]
     pub fn reset_key(&self) -> [u8; 64] {
         self.reset_key
+    }
+
+    /// Lets other processes open it; nothing may be written to it after that. Dropping does the same.
+    ///
+    /// # Errors
+    /// When the system refuses, which it has no reason to.
+    pub fn unlock(&self) -> Result<(), IdentityError> {
+        self.lock.unlock().map_err(at("unlock", &self.path))?;
+        Ok(())
     }
 
     /// Bytes that the directory takes on the disk, as of the last second.
