@@ -1,5 +1,5 @@
-//! Plain data about calls on their way: what is asked, where it may go, where it is, and what came of
-//! it. What happens to them is in `router`.
+//! Plain data about calls on their way: what is asked, where it may go, where it is, and what came
+//! of it. What happens to them is in `router`.
 
 use kv_api::{Outcome, RequestBody, SessionStamp};
 use tokio::sync::oneshot;
@@ -129,6 +129,17 @@ pub(crate) struct Completion {
     pub(crate) sends: u32,
     /// How many sendings, besides the one that was answered, may still have an effect.
     pub(crate) unresolved: u32,
+}
+
+impl Completion {
+    /// What comes of a call that was never begun because the client is closed.
+    pub(crate) fn closed() -> Self {
+        Self {
+            answer: Answer::Closed,
+            sends: 0,
+            unresolved: 0,
+        }
+    }
 }
 
 /// The end of a call.

@@ -1,15 +1,14 @@
-//! The client as its users see it: one method per thing that can be asked of the store. Scans are in
-//! `scan`.
+//! The client as its users see it: one method per thing that can be asked of the store. Scans are
+//! in
+//! `scan`, the nodes' reports in `status`.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 use kv_api::limits::{self, KEY_BYTES_MAX};
 use kv_api::{
-    Command, CommandError, CommandReply, Expect, KeyValue, NodeStatus, Outcome, Query, QueryReply,
-    RequestBody, WriteOp, Written,
+    Command, CommandError, CommandReply, Expect, KeyValue, Outcome, Query, QueryReply, RequestBody,
+    WriteOp, Written,
 };
 use quic_link::{Credentials, Endpoint, EndpointOptions, LinkLimits};
 use tokio::sync::mpsc;
@@ -65,19 +64,6 @@ pub struct Located {
     pub reply: CommandReply,
 }
 
-/// How one node is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeReport {
-    /// The node.
-    pub id: u64,
-    /// Where the client knows it to be.
-    pub address: String,
-    /// What it says about itself; none where it could not be reached.
-    pub status: Option<NodeStatus>,
-    /// Why it could not be reached, where that is known.
-    pub problem: Option<String>,
-}
-
 /// A connection to a cluster. Clones share it, with its session and its streams; a program needs
 /// one.
 #[derive(Clone, Debug)]
@@ -104,8 +90,8 @@ impl KvClient {
     /// connection until their own deadline. Must be called inside a Tokio runtime with time and IO.
     ///
     /// # Errors
-    /// [`ClientError::Config`] when the settings or certificates cannot be used, or no socket can be
-    /// opened.
+    /// [`ClientError::Config`] when the settings or certificates cannot be used, or no socket can
+    /// be opened.
     pub async fn connect(config: ClientConfig) -> Result<Self, ClientError> {
         config.check()?;
         let credentials = Credentials::from_pem(&config.ca, &config.certificate, &config.key)
@@ -217,9 +203,10 @@ impl KvClient {
     /// through any node, until it is answered or its deadline passes.
     ///
     /// # Errors
-    /// [`ClientError::Limit`] when a key or value is outside its limit; [`ClientError::Unavailable`]
-    /// when it was certainly not applied by its deadline, [`ClientError::Unknown`] when it may have
-    /// been; [`ClientError::Refused`] and [`ClientError::Command`] when the service refuses it.
+    /// [`ClientError::Limit`] when a key or value is outside its limit;
+    /// [`ClientError::Unavailable`] when it was certainly not applied by its deadline,
+    /// [`ClientError::Unknown`] when it may have been; [`ClientError::Refused`] and
+    /// [`ClientError::Command`] when the service refuses it.
     pub async fn write_located(&self, op: WriteOp) -> Result<Located, ClientError> {
         let bytes = op_bytes(&op);
         let mut command = Command::Write { stamp: None, op };
@@ -310,8 +297,8 @@ impl KvClient {
             .await
     }
 
-    /// Reads a key from whatever some node has applied, which may be old. Needs no leader; the first
-    /// connected node in the configured order is asked.
+    /// Reads a key from whatever some node has applied, which may be old. Needs no leader; the
+    /// first connected node in the configured order is asked.
     ///
     /// # Errors
     /// As [`KvClient::get`].
@@ -371,72 +358,6 @@ impl KvClient {
         }
     }
 
-    /// Asks every known node how it is; one that does not answer within [`Timeouts::status`] is
-    /// reported as unreachable. In the order of the ids.
-    ///
-    /// # Errors
-    /// [`ClientError::Closed`].
-    pub async fn status(&self) -> Result<Vec<NodeReport>, ClientError> {
-        let deadline = Instant::now() + self.handle.timeouts.status;
-        let shared = &self.handle.shared;
-        let mut reports = BTreeMap::new();
-        // The answers may name further members, which are asked as well.
-        loop {
-            let known = shared.with_router(|router| router.endpoints().len());
-            let asked = reports.len();
-            if asked == known || (asked > 0 && Instant::now() >= deadline) {
-                break;
-            }
-            let answers = join_all((asked..known).map(|node| self.node_status(node, deadline)));
-            for (node, status) in (asked..known).zip(answers.await) {
-                reports.insert(node, status?);
-            }
-        }
-        let mut reports: Vec<NodeReport> = reports
-            .into_iter()
-            .map(|(endpoint, status)| self.report(endpoint, status))
-            .collect();
-        reports.sort_by_key(|report| report.id);
-        Ok(reports)
-    }
-
-    async fn node_status(
-        &self,
-        endpoint: usize,
-        deadline: Instant,
-    ) -> Result<Option<NodeStatus>, ClientError> {
-        let call = NewCall {
-            route: Route::Only(endpoint),
-            lane: Lane::Quick,
-            body: RequestBody::Status,
-            deadline,
-            stamp: None,
-        };
-        // It takes no room: a full client must still be able to look what is the matter.
-        match self.handle.shared.call(call).await.answer {
-            Answer::Outcome(Outcome::Status(status)) => Ok(Some(status)),
-            Answer::Closed => Err(ClientError::Closed),
-            Answer::Outcome(_) | Answer::Late(_) => Ok(None),
-        }
-    }
-
-    fn report(&self, endpoint: usize, status: Option<NodeStatus>) -> NodeReport {
-        self.handle.shared.with_router(|router| {
-            let node = router.endpoints().at(endpoint);
-            let problem = match (&status, &node.problem) {
-                (Some(_), _) => None,
-                (None, Some(problem)) => Some(problem.clone()),
-                (None, None) => Some("no answer".to_owned()),
-            };
-            NodeReport {
-                id: node.id,
-                address: node.address.clone(),
-                status,
-                problem,
-            }
-        })
-    }
-
     /// Takes no further calls, waits until all that were made have ended, and closes the
     /// connections. Calls made afterwards, through any clone, end with [`ClientError::Closed`].
     pub async fn close(&self) {
@@ -452,6 +373,14 @@ impl KvClient {
             // It only fails when it panicked or the runtime ends: then nothing is left to close.
             let _ = supervisor.await;
         }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+
+    pub(crate) fn timeouts(&self) -> &Timeouts {
+        &self.handle.timeouts
     }
 
     fn deadline(&self) -> Instant {
@@ -512,6 +441,9 @@ fn applied(completion: Completion) -> Result<Located, ClientError> {
         Answer::Outcome(other) => Err(ClientError::Unknown(format!("unexpected answer {other:?}"))),
         Answer::Late(why) if unresolved > 0 => Err(ClientError::Unknown(why)),
         Answer::Late(why) => Err(ClientError::Unavailable(why)),
+        Answer::Closed if unresolved > 0 => Err(ClientError::Unknown(
+            "the client was closed before an answer came".to_owned(),
+        )),
         Answer::Closed => Err(ClientError::Closed),
     }
 }
@@ -523,7 +455,8 @@ fn written(located: Located) -> Result<Written, ClientError> {
     }
 }
 
-/// A reply that belongs to another command. The write was applied, but what came of it is not known.
+/// A reply that belongs to another command. The write was applied, but what came of it is not
+/// known.
 fn unexpected(reply: &CommandReply) -> ClientError {
     ClientError::Unknown(format!("unexpected reply {reply:?}"))
 }

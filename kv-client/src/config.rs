@@ -19,8 +19,8 @@ pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 pub struct ClientConfig {
     /// The cluster. A node of another cluster is not talked to.
     pub cluster: [u8; 16],
-    /// The nodes that are known beforehand, 1 to [`ENDPOINTS_MAX`]. Further members are learned from
-    /// them.
+    /// The nodes that are known beforehand, 1 to [`ENDPOINTS_MAX`]. Further members are learned
+    /// from them.
     pub endpoints: Vec<EndpointAddress>,
     /// The certificate of the cluster's authority, as PEM.
     pub ca: Vec<u8>,

@@ -26,8 +26,8 @@ use crate::shared::Shared;
 const KIND_REQUEST: u8 = 1;
 const KIND_RESPONSE: u8 = 2;
 
-/// Waits between attempts to connect. The first is short, because a node that was just started again
-/// answers within milliseconds.
+/// Waits between attempts to connect. The first is short, because a node that was just started
+/// again answers within milliseconds.
 const REDIAL: BackOff = BackOff {
     min: Duration::from_millis(20),
     max: Duration::from_secs(1),

@@ -33,8 +33,8 @@ pub(crate) struct LinkState {
     queues: [VecDeque<u64>; LANES],
     /// Wakes the writer of each lane.
     ready: [Arc<Notify>; LANES],
-    /// The call behind each request id that is not answered; also calls that have ended since, until
-    /// the node answers, because the node still holds them.
+    /// The call behind each request id that is not answered; also calls that have ended since,
+    /// until the node answers, because the node still holds them.
     outstanding: HashMap<u64, u64>,
     /// The newest request id.
     newest_request: u64,

@@ -1,9 +1,9 @@
 //! Who leads, as far as this client can tell from what the nodes say. No IO and no time.
 //!
 //! Every node's newest word is kept. The claim of the highest term that names a leader is believed,
-//! with one exception: nobody is believed about a node that itself says, in that term or a later one,
-//! that it does not lead. A node that knows of no leader is no evidence against what others say, so a
-//! partitioned candidate with a high term cannot hide the leader.
+//! with one exception: nobody is believed about a node that itself says, in that term or a later
+//! one, that it does not lead. A node that knows of no leader is no evidence against what others
+//! say, so a partitioned candidate with a high term cannot hide the leader.
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,9 @@
 //! The client library of the replicated key-value store.
 //!
 //! A [`KvClient`] keeps a connection to every node, learns from any of them who leads, and sends
-//! each call there. Calls of all its clones share a few streams, so that thousands of them can be on
-//! their way at once. When the leader changes, every call without an answer goes to the new one at
-//! once.
+//! each call there. Calls of all its clones share a few streams, so that thousands of them can be
+//! on their way at once. When the leader changes, every call without an answer goes to the new one
+//! at once.
 //!
 //! A write takes effect **exactly once**: it carries the session of the client and a number, so the
 //! store recognises a repetition. When no answer came before the deadline, the error says what is
@@ -37,8 +37,9 @@
 //! # }
 //! ```
 //!
-//! Inside: `client` and `scan` are what users call; `router` decides, without IO, which call goes
-//! where and what an answer means, with `leader`, `session`, `endpoints` and `calls` as its parts;
+//! Inside: `client`, `scan` and `status` are what users call; `router` decides, without IO, which
+//! call goes where and what an answer means, with `leader`, `session`, `endpoints` and `calls` as
+//! its parts;
 //! `connection` moves the frames; `shared` joins the two.
 
 mod calls;
@@ -53,8 +54,9 @@ mod router;
 mod scan;
 mod session;
 mod shared;
+mod status;
 
-pub use client::{CasOutcome, Deleted, KvClient, Located, NodeReport};
+pub use client::{CasOutcome, Deleted, KvClient, Located};
 pub use config::{
     ClientConfig, ConfigError, ENDPOINTS_MAX, EndpointAddress, TIMEOUT_MAX, Timeouts,
 };
@@ -64,3 +66,4 @@ pub use kv_api::{
 };
 pub use scan::{ScanRange, ScanStream};
 pub use shared::{CALLS_BYTES_MAX, CALLS_MAX};
+pub use status::NodeReport;

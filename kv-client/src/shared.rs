@@ -9,7 +9,7 @@ use kv_api::{Response, SessionStamp};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
-use crate::calls::{Answer, Completion, LANES, Lane, NewCall, Waiter};
+use crate::calls::{Completion, LANES, Lane, NewCall, Waiter};
 use crate::error::ClientError;
 use crate::router::{Effects, Outgoing, Router};
 
@@ -114,7 +114,7 @@ impl Shared {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(ClientError::Closed),
             Err(_) => Err(ClientError::Unavailable(format!(
-                "too many calls wait already (limits: {CALLS_MAX} calls, {CALLS_BYTES_MAX} bytes); {}",
+                "too many calls wait already (limits {CALLS_MAX} and {CALLS_BYTES_MAX} bytes); {}",
                 self.situation()
             ))),
         }
@@ -156,6 +156,9 @@ impl Shared {
         let (sender, receiver) = oneshot::channel();
         let id = {
             let mut locked = self.lock();
+            if locked.router.is_stopped() {
+                return Completion::closed();
+            }
             let waiter = Waiter::Caller(sender);
             let id = locked.router.submit(what, waiter, Instant::now());
             self.wake_timekeeper(&mut locked);
@@ -167,11 +170,7 @@ impl Shared {
         };
         let completion = receiver.await;
         cancel.call = None;
-        completion.unwrap_or(Completion {
-            answer: Answer::Closed,
-            sends: 0,
-            unresolved: 0,
-        })
+        completion.unwrap_or_else(|_| Completion::closed())
     }
 
     /// A write was answered that its session is not known.
@@ -197,7 +196,8 @@ impl Shared {
 
     /// Makes all background tasks end.
     pub(crate) fn stop(&self) {
-        self.with_router(Router::close);
+        let effects = self.with_router(Router::stop);
+        self.perform(effects);
         self.stopped.send_replace(true);
     }
 

@@ -1,5 +1,5 @@
-//! What the nodes say, and what it means for the calls that wait for it. When nothing is said at all
-//! is the matter of `overdue`.
+//! What the nodes say, and what it means for the calls that wait for it. When nothing is said at
+//! all is the matter of `overdue`.
 
 use kv_api::{CommandReply, NodeStatus, Notice, Outcome, Response};
 use tokio::time::Instant;

@@ -25,7 +25,7 @@ use kv_api::{Command, RequestBody, SessionId, SessionStamp};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::calls::{Call, Completion, LANES, Lane, NewCall, Place, Route, Waiter};
+use crate::calls::{Answer, Call, Completion, LANES, Lane, NewCall, Place, Route, Waiter};
 use crate::config::{EndpointAddress, Timeouts};
 use crate::endpoints::{Endpoints, LinkState};
 use crate::leader::Leadership;
@@ -77,6 +77,7 @@ pub(crate) struct Router {
     timeouts: Timeouts,
     asked_at: Option<Instant>,
     closed: bool,
+    stopped: bool,
 }
 
 impl Router {
@@ -91,6 +92,7 @@ impl Router {
             timeouts,
             asked_at: None,
             closed: false,
+            stopped: false,
         }
     }
 
@@ -114,9 +116,27 @@ impl Router {
         self.calls.is_empty()
     }
 
-    /// No further call is taken.
+    /// No further call is begun.
     pub(crate) fn close(&mut self) {
         self.closed = true;
+    }
+
+    /// Ends all calls, because nothing will move them any more.
+    pub(crate) fn stop(&mut self) -> Effects {
+        self.closed = true;
+        self.stopped = true;
+        let mut effects = Effects::default();
+        let calls: Vec<u64> = self.calls.keys().copied().collect();
+        for id in calls {
+            self.finish(id, Answer::Closed, &mut effects);
+        }
+        effects.session_moved = true;
+        effects
+    }
+
+    /// Whether calls that were begun before the client was closed have to end too.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped
     }
 
     /// Whether the client was closed.

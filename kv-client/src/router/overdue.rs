@@ -1,5 +1,5 @@
-//! What happens as time passes: calls are given up or tried again, and the nodes are asked who leads
-//! when that is unknown or the leader is silent.
+//! What happens as time passes: calls are given up or tried again, and the nodes are asked who
+//! leads when that is unknown or the leader is silent.
 
 use std::time::Duration;
 

@@ -3,9 +3,7 @@
 
 use bytes::Bytes;
 use kv_api::limits::{CONNECTION_REQUESTS_MAX, LimitExceeded, SESSION_WINDOW_MAX};
-use kv_api::{
-    CommandError, CommandReply, NodeStatus, Notice, Outcome, Response, SessionId,
-};
+use kv_api::{CommandError, CommandReply, NodeStatus, Notice, Outcome, Response, SessionId};
 use tokio::sync::oneshot::Receiver;
 
 use super::*;
