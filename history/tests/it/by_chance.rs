@@ -115,7 +115,7 @@ fn mutate(operation: &mut Operation, kind: u8, number: u64) {
         _ => match &operation.op {
             Op::Get { .. } => *reply = found(VALUES[(number % 3) as usize], number),
             Op::Delete { .. } => {
-                let existed = number % 2 == 0;
+                let existed = number.is_multiple_of(2);
                 *reply = history::Reply::Deleted { existed };
             }
             _ => *reply = written(number, number % 3),
