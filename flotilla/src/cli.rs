@@ -119,6 +119,15 @@ pub(crate) enum Transport {
     Memory,
 }
 
+impl From<Transport> for kv_service::config::TransportKind {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Quic => Self::Quic,
+            Transport::Memory => Self::Memory,
+        }
+    }
+}
+
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  flotilla cluster --nodes 5 --dir ./data\n\n\
     Data is kept between runs. SIGINT and SIGTERM stop all nodes cleanly.")]

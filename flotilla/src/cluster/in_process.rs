@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use futures_util::future::{join_all, select_all};
 use kv_client::KvClient;
-use kv_service::compose::Server;
+use kv_service::compose::{Overrides, Server};
 use tokio::time::sleep;
 
 use super::child::{PidFile, open_log};
@@ -30,7 +30,7 @@ pub(super) async fn run(
     let local = |what: &str, error| Failure::usage(format!("cannot write {what}: {error}"));
     let log = open_log(&layout.dir.join("log")).map_err(|error| local("the log", error))?;
     logging::for_nodes_into(log)?;
-    let servers = Server::start_memory_cluster(layout.nodes.clone()).await?;
+    let servers = Server::start_memory_cluster(layout.nodes.clone(), Overrides::default()).await?;
     let mut pids = Vec::new();
     for node in &layout.nodes {
         let path: PathBuf = node.path.with_file_name("pid");
@@ -39,7 +39,7 @@ pub(super) async fn run(
     }
     let ends = servers.iter().zip(&layout.nodes).map(|(server, node)| {
         let id = node.id.0;
-        Box::pin(async move { stopped(id, &server.stopped().await) })
+        Box::pin(stopped(id, server))
     });
     let outcome = tokio::select! {
         (outcome, ..) = select_all(ends) => outcome,

@@ -4,10 +4,9 @@
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
-use kv_service::config::TransportKind;
 use kv_service::init::{ClusterLayout, ClusterPlan, load, load_or_make};
 
-use crate::cli::{ClusterArgs, Transport};
+use crate::cli::ClusterArgs;
 use crate::exit::Failure;
 
 /// Nodes of a new cluster.
@@ -66,10 +65,7 @@ fn plan(args: &ClusterArgs, found: Option<&ClusterLayout>) -> Result<ClusterPlan
         (None, Some(node)) => node.storage,
         (None, None) => plan.storage,
     };
-    plan.transport = match args.transport {
-        Transport::Quic => TransportKind::Quic,
-        Transport::Memory => TransportKind::Memory,
-    };
+    plan.transport = args.transport.into();
     Ok(plan)
 }
 

@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use kv_service::compose::StopReason;
-use kv_service::compose::{Overrides, Server};
+use kv_service::compose::{Overrides, Server, stop_exit_code};
 use kv_service::config::NodeConfig;
 use serde_json::json;
 
-use crate::cli::{ServeArgs, Transport};
+use crate::cli::ServeArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::logging;
 use crate::output::Output;
@@ -19,32 +18,30 @@ use crate::signals::{EndSignals, standard_input_closed};
 /// When the node cannot be started, or stopped itself.
 pub(crate) async fn run(args: &ServeArgs, output: &mut Output) -> Outcome {
     logging::for_nodes()?;
-    if args.transport == Some(Transport::Memory) {
-        return Err(Failure::usage(
-            "transport memory joins the nodes of one process, and serve runs one node; \
-             use `flotilla cluster --transport memory`",
-        ));
-    }
     let mut signals = EndSignals::register()?;
     let config = load(&args.config)?;
-    let (id, storage) = (config.id.0, args.storage.map(Into::into));
-    let name = storage.unwrap_or(config.storage).name();
-    let server = Server::start(config, Overrides { storage }).await?;
+    let id = config.id.0;
+    let overrides = Overrides {
+        storage: args.storage.map(Into::into),
+        transport: args.transport.map(Into::into),
+    };
+    let storage = overrides.storage.unwrap_or(config.storage).name();
+    let server = Server::start(config, overrides).await?;
     let address = server.local_addr();
     if output.is_json() {
-        let object = json!({ "id": id, "addr": address.to_string(), "storage": name });
+        let object = json!({ "id": id, "addr": address.to_string(), "storage": storage });
         output.line(|| object, String::new)?;
         output.flush()?;
     }
-    tracing::info!(node = id, %address, storage = name, "serving");
     tokio::select! {
-        reason = server.stopped() => return stopped(id, &reason),
+        outcome = stopped(id, &server) => return outcome,
         signal = signals.wait() => tracing::info!(node = id, signal, "stopping"),
         () = standard_input_closed(), if args.stop_with_parent => {
             tracing::info!(node = id, "stopping: the supervisor closed the pipe or has ended");
         }
     }
-    stopped(id, &server.shutdown().await)
+    server.shutdown().await;
+    stopped(id, &server).await
 }
 
 /// Reads the configuration of a node.
@@ -59,11 +56,13 @@ pub(crate) fn load(path: &Path) -> Result<NodeConfig, Failure> {
 ///
 /// # Errors
 /// When it did not end because it was asked to.
-pub(crate) fn stopped(id: u64, reason: &StopReason) -> Outcome {
-    match reason {
-        StopReason::Shutdown => Ok(Exit::Done),
-        reason => Err(Failure::stopped(format!(
-            "node {id} stopped itself: {reason}"
-        ))),
+pub(crate) async fn stopped(id: u64, server: &Server) -> Outcome {
+    let reason = server.stopped().await;
+    match Exit::from_code(stop_exit_code(&reason)) {
+        Exit::Done => Ok(Exit::Done),
+        exit => Err(Failure::new(
+            exit,
+            format!("node {id} stopped itself: {reason}"),
+        )),
     }
 }
