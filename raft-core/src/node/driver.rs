@@ -357,10 +357,8 @@ impl Driver {
     }
 
     fn role_changed(&mut self, change: RoleChange) {
-        match change.role {
-            Role::Candidate => self.metrics.elections.increment(),
-            Role::Leader => self.metrics.leaderships.increment(),
-            Role::Follower | Role::PreCandidate => {}
+        if change.role == Role::Leader {
+            self.metrics.leaderships.increment();
         }
         tracing::info!(
             term = %change.term,

@@ -47,7 +47,8 @@ impl<T> HandOff<T> {
     }
 
     /// Items that did not fit.
-    pub(crate) fn backlog_len(&self) -> usize {
+    #[cfg(test)]
+    fn backlog_len(&self) -> usize {
         self.backlog.len()
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::error::Refusal;
 use crate::log_store::LogUsage;
+use crate::protocol::Counters;
 
 /// Grows by what happened.
 #[derive(Debug, Default)]
@@ -66,7 +67,6 @@ pub(crate) struct Metrics {
     pub(crate) inputs: Counter,
     pub(crate) proposals: Counter,
     pub(crate) reads: Counter,
-    pub(crate) elections: Counter,
     pub(crate) leaderships: Counter,
     pub(crate) writes: Counter,
     pub(crate) appends: Counter,
@@ -108,6 +108,10 @@ pub struct MetricsSnapshot {
     pub reads: u64,
     /// Elections that this node started, votes before the vote not counted.
     pub elections: u64,
+    /// Appends of this node that a follower rejected.
+    pub probes_rejected: u64,
+    /// Messages that the protocol refused. The counters by reason below may miss some of a flood.
+    pub messages_refused: u64,
     /// Elections that it won.
     pub leaderships: u64,
     /// Writes that the protocol asked for, the empty ones counted.
@@ -185,14 +189,17 @@ impl Metrics {
         }
     }
 
-    /// All counters. Each is read by itself, so two may be an instant apart.
-    pub(crate) fn snapshot(&self) -> MetricsSnapshot {
+    /// All counters, those of the protocol included. Each is read by itself, so two may be an instant
+    /// apart.
+    pub(crate) fn snapshot(&self, counters: Counters) -> MetricsSnapshot {
         MetricsSnapshot {
             turns: self.turns.value(),
             inputs: self.inputs.value(),
             proposals: self.proposals.value(),
             reads: self.reads.value(),
-            elections: self.elections.value(),
+            elections: counters.elections,
+            probes_rejected: counters.probes_rejected,
+            messages_refused: counters.refused,
             leaderships: self.leaderships.value(),
             writes: self.writes.value(),
             appends: self.appends.value(),

@@ -89,7 +89,7 @@ impl StatusCell {
             matched: state.matched.clone(),
             members: self.members.clone(),
             log: self.metrics.log_usage(),
-            metrics: self.metrics.snapshot(),
+            metrics: self.metrics.snapshot(state.counters),
         }
     }
 }

@@ -81,7 +81,7 @@ impl Waiters {
             .into_iter()
             .partition(|(id, _)| leads && id.term == change.term);
         self.placed = kept;
-        for (_, waiter) in <VecDeque<PlacedWaiter>>::from(lost) {
+        for (_, waiter) in lost {
             waiter.answer(Err(ProposeError::Unknown));
         }
     }
@@ -92,7 +92,8 @@ impl Waiters {
     }
 
     /// Proposals in the table.
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.unplaced.len() + self.placed.len()
     }
 }
@@ -103,7 +104,6 @@ mod tests {
     use crate::node::budget::Budget;
     use crate::node::request::Committed;
     use crate::types::{NodeId, Term};
-    use bytes::Bytes;
     use tokio::sync::oneshot;
     use tokio::sync::oneshot::error::TryRecvError;
 
@@ -190,6 +190,5 @@ mod tests {
         let _kept = placed(&mut waiters, 1, 2);
         waiters.sweep();
         assert_eq!(waiters.len(), 1);
-        let _ = Bytes::new();
     }
 }

@@ -160,8 +160,11 @@ impl Raft {
             if self.hard_state.vote.is_none() {
                 self.set_vote(from);
             }
-            // Whoever was asking by itself waits for the one it voted for.
-            self.become_follower(None);
+            // Whoever was asking by itself waits for the one it voted for. (A repeated request of
+            // the one that has won by now changes nothing.)
+            if self.leader().is_none() {
+                self.become_follower(None);
+            }
         }
         // A refusal promises nothing, but the hint in it names entries that may not be on the disk
         // yet: so both answers keep the order of writes.

@@ -58,13 +58,15 @@ struct Inflight {
 }
 
 impl Progress {
+    /// A follower of a new leader. Those who voted have said where they stand, and the rest will say
+    /// so any moment: the first probe waits until a vote is overdue, because it would only be rejected.
     pub(crate) fn new(id: NodeId, next: Index) -> Self {
         Self {
             id,
             matched: Index(0),
             next,
             resume: next,
-            state: State::Probe { sent_at: None },
+            state: State::Probe { sent_at: Some(0) },
             active: true,
             round: 0,
             loading: false,
@@ -89,7 +91,8 @@ impl Progress {
         if log.contains(last) {
             self.replicate_from(last.index.next(), now);
         } else {
-            let base = log.newest_within(last.index, last.term);
+            // At its last index we have another entry, so the logs part below.
+            let base = log.newest_within(last.index.previous(), last.term);
             self.probe_from(base.index.next());
         }
     }
@@ -192,16 +195,9 @@ impl Progress {
             self.replicate_from(shared.index.max(self.matched).next(), now);
             return;
         }
-        // Below its run the follower has lower terms only, so what we have there of the run's term
-        // cannot be common.
-        let guess = if shared.term == conflict.term {
-            log.newest_within(
-                conflict.first.previous(),
-                Term(conflict.term.0.saturating_sub(1)),
-            )
-        } else {
-            shared
-        };
+        // The run is not ours, so the logs part below it, where the follower's terms are lower.
+        let lower = Term(conflict.term.0.saturating_sub(1));
+        let guess = log.newest_within(conflict.first.previous(), lower);
         let guess = guess.index.min(base.index.previous()).max(self.matched);
         self.probe_from(guess.next());
     }
