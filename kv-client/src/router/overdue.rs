@@ -27,10 +27,12 @@ impl Router {
                 (Place::Delayed(until), _) if until <= now => due.push(*id),
                 (Place::Parked, Route::Leader) => is_lost = true,
                 (Place::Sent { endpoint, at, .. }, route) if at + silence <= now => {
-                    let link = self.endpoints.at(endpoint).link.as_ref();
-                    let heard_at = link.map_or(at, |link| link.heard_at);
+                    let Some(link) = self.endpoints.link_mut(endpoint) else {
+                        continue;
+                    };
+                    link.is_silent |= link.heard_at + silence <= now;
                     match route {
-                        Route::Leader => is_lost |= heard_at + silence <= now,
+                        Route::Leader => is_lost |= link.is_silent,
                         Route::Any => {
                             call.avoid = Some(endpoint);
                             due.push(*id);
