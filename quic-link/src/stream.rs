@@ -132,6 +132,14 @@ impl FrameWriter {
         let _ = self.stream.reset(VarInt::from_u32(code));
     }
 
+    /// Adds bytes that need not be a frame, for tests of what a reader makes of them.
+    #[cfg(feature = "test-support")]
+    pub fn queue_raw(&mut self, bytes: Bytes) {
+        self.queued_bytes += bytes.len();
+        self.close_gathered();
+        self.queue.push(bytes);
+    }
+
     fn gather(&mut self, bytes: &[u8]) {
         if self.gathered.len() + bytes.len() > GATHER_BUFFER_BYTES {
             self.close_gathered();

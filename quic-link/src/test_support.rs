@@ -119,3 +119,15 @@ impl Authority {
         }
     }
 }
+
+impl Credentials {
+    /// The same certificate with another authority to check peers against: what a forger would use.
+    ///
+    /// # Panics
+    /// When `ca` is no PEM text of a certificate.
+    #[must_use]
+    pub fn trusting(self, ca: &str) -> Self {
+        self.with_authority(ca.as_bytes())
+            .expect("authority of a test")
+    }
+}
