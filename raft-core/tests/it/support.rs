@@ -223,6 +223,8 @@ struct Wires {
     cut: BTreeSet<(NodeId, NodeId)>,
     /// Sends to these fail.
     unreachable: BTreeSet<NodeId>,
+    /// Appends that failed so, since the test last asked.
+    failed_appends: u64,
     /// Sends to these never return.
     hanging: BTreeSet<NodeId>,
     panic_receive: BTreeSet<NodeId>,
@@ -284,6 +286,10 @@ impl TestNetwork {
         self.wires.lock().unwrap().unreachable.insert(NodeId(id));
     }
 
+    pub(crate) fn take_failed_appends(&self) -> u64 {
+        std::mem::take(&mut self.wires.lock().unwrap().failed_appends)
+    }
+
     pub(crate) fn panic_at(&self, id: u64) {
         self.wires.lock().unwrap().panic_receive.insert(NodeId(id));
     }
@@ -304,8 +310,9 @@ impl Transport for TestTransport {
             return Err(SendError::Closed);
         }
         let (inbox, is_cut, hangs) = {
-            let wires = self.wires.lock().unwrap();
+            let mut wires = self.wires.lock().unwrap();
             if wires.unreachable.contains(&to) {
+                wires.failed_appends += u64::from(envelope.message.is_bulk());
                 let why = "the test says so".to_owned();
                 return Err(SendError::Unreachable { to, why });
             }
