@@ -23,8 +23,8 @@ use crate::types::Index;
 /// Items that may wait in the queue itself; more wait at the driver.
 pub(crate) const APPLY_QUEUE_ITEMS_MAX: usize = 1024;
 
-/// Encoded bytes of entries that are applied with one call, and that are read from the log at once. A
-/// single larger entry still goes alone. Small enough that queries do not wait long.
+/// Encoded bytes of entries that are applied with one call, and that are read from the log at once.
+/// A single larger entry still goes alone. Small enough that queries do not wait long.
 const PAGE_BYTES_MAX: usize = 1 << 20;
 
 /// Stale queries that are answered between two pages.
