@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use quic_link::{
     CLOSE_REFUSED, Credentials, Endpoint, EndpointOptions, Identity, Link, LinkLimits, Role,
 };
 use raft_core::{Index, Node, NodeId, RaftHandle, StopReason, Transport};
-use raft_transport::{LocalPeer, MemoryNetwork, PeerAddress, QuicTransport};
+use raft_transport::{LocalPeer, MemoryNetwork, PeerAddress, QuicOptions, QuicTransport};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -33,6 +33,16 @@ use crate::state_machine::KvStateMachine;
 /// Links that an endpoint takes beyond those of clients: both directions of every peer, and those
 /// that replace a dead one.
 const PEER_LINKS_MAX: usize = 64;
+
+/// What an append message takes beside its entries; far more than it really does.
+const FRAME_OVERHEAD_BYTES: usize = 1 << 20;
+
+/// How long the end of a node waits for its address to be free. It is a courtesy: a process that
+/// ends gives the address back in any case.
+const ADDRESS_FREE_MAX: Duration = Duration::from_secs(2);
+
+/// How often it looks.
+const ADDRESS_CHECK: Duration = Duration::from_millis(2);
 
 /// How often a node looks whether it has replayed its log.
 const REPLAY_CHECK: Duration = Duration::from_millis(100);
@@ -215,7 +225,17 @@ impl Prepared {
                 (id, address)
             })
             .collect();
-        QuicTransport::new(self.endpoint.clone(), local, peers)
+        QuicTransport::new(self.endpoint.clone(), local, peers, self.quic_options())
+    }
+
+    /// The largest entry travels alone, and must fit into a frame whatever the limits say.
+    fn quic_options(&self) -> QuicOptions {
+        let limits = &self.config.limits;
+        let largest = limits.append_bytes_max.max(limits.proposal_bytes_max);
+        let mut options = QuicOptions::default();
+        let needed = largest.saturating_add(FRAME_OVERHEAD_BYTES);
+        options.bulk_frame_bytes_max = options.bulk_frame_bytes_max.max(needed);
+        options
     }
 
     /// Starts the node, and what serves its clients.
@@ -315,14 +335,39 @@ impl Supervisor {
             StopReason::Shutdown => tracing::info!(%node, "shut down"),
             reason => tracing::error!(%node, %reason, "the node stopped itself"),
         }
-        self.accept.abort();
-        self.endpoint
-            .close(&format!("node {node} stopped: {reason}"))
-            .await;
-        if let Err(error) = self.directory.unlock() {
-            tracing::warn!(%node, %error, "the data directory stays locked until the process ends");
-        }
+        let farewell = format!("node {node} stopped: {reason}");
+        self.take_down(&farewell).await;
         reason
+    }
+
+    async fn take_down(self, farewell: &str) {
+        let Self {
+            raft: _,
+            endpoint,
+            directory,
+            accept,
+        } = self;
+        accept.abort();
+        if !accept.is_finished() {
+            // Cancelled, as was asked for.
+            let _ = accept.await;
+        }
+        endpoint.close(farewell).await;
+        let listened = endpoint.local_addr();
+        drop(endpoint);
+        wait_until_free(listened).await;
+        if let Err(error) = directory.unlock() {
+            tracing::warn!(%error, "the data directory stays locked until the process ends");
+        }
+    }
+}
+
+/// The socket is closed by the last of its tasks, a moment after all that used it are gone. Whoever
+/// starts the node again in this process should not find its own address in use.
+async fn wait_until_free(address: SocketAddr) {
+    let until = Instant::now() + ADDRESS_FREE_MAX;
+    while UdpSocket::bind(address).is_err() && Instant::now() < until {
+        tokio::time::sleep(ADDRESS_CHECK).await;
     }
 }
 

@@ -290,6 +290,11 @@ impl Checker<'_> {
             let rule = format!("from {least} to {CONNECTION_BYTES_CEILING} bytes");
             return Err(self.value("limits.connection_bytes_max", bytes, rule));
         }
+        let bytes = config.limits.append_bytes_max;
+        if bytes > APPEND_BYTES_CEILING {
+            let rule = format!("from 4096 to {APPEND_BYTES_CEILING} bytes");
+            return Err(self.value("limits.append_bytes_max", bytes, rule));
+        }
         match config.raft(0).validate() {
             Ok(()) => Ok(()),
             Err(raft_core::ConfigError::Range { name, value, rule }) => {
@@ -302,6 +307,9 @@ impl Checker<'_> {
 
 /// The largest `connection_bytes_max`: more would be a limit in name only.
 const CONNECTION_BYTES_CEILING: usize = 1 << 30;
+
+/// The largest `append_bytes_max`: what fits into a frame between peers.
+const APPEND_BYTES_CEILING: usize = 64 << 20;
 
 fn full_key(name: &str) -> String {
     let table = if name.contains("tick") {

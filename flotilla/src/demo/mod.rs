@@ -93,9 +93,9 @@ async fn fail_over(
     let killed = stage.leader().await?;
     let began = Instant::now();
     stage.kill(killed).await;
-    workload.acknowledged_after(Instant::now()).await?;
+    let again = workload.acknowledged_after(Instant::now()).await?;
+    let paused = again.saturating_duration_since(began).as_millis();
     let leader = stage.leader().await?;
-    let paused = began.elapsed().as_millis();
     narrator.say(&format!(
         "fail-over {number}: killed leader node {killed}; writes go on after {paused} ms, \
          node {leader} leads"

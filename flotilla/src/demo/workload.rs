@@ -82,13 +82,17 @@ impl Workload {
         })
     }
 
-    /// Waits until a write was acknowledged after a moment.
+    /// Waits until a write was acknowledged after a moment; returns when.
     ///
     /// # Errors
     /// When none is for a long time.
-    pub(super) async fn acknowledged_after(&self, moment: Instant) -> Result<(), Failure> {
+    pub(super) async fn acknowledged_after(&self, moment: Instant) -> Result<Instant, Failure> {
         within("an acknowledged write", async {
-            while lock(&self.journal).last_acknowledged() <= Some(moment) {
+            loop {
+                let last = lock(&self.journal).last_acknowledged();
+                if let Some(last) = last.filter(|last| *last > moment) {
+                    return last;
+                }
                 sleep(LOOK).await;
             }
         })

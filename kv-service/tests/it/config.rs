@@ -191,6 +191,12 @@ fn a_value_that_cannot_work_is_told_with_key_value_and_rule() {
             "at least 4096",
         ),
         (
+            "append_bytes_max = 1048576",
+            "append_bytes_max = 67108865",
+            "limits.append_bytes_max is 67108865",
+            "to 67108864",
+        ),
+        (
             "uncommitted_bytes_max = 67108864",
             "uncommitted_bytes_max = 4096",
             "limits.uncommitted_bytes_max is 4096",
