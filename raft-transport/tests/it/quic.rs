@@ -1,6 +1,5 @@
 //! The QUIC transport: the suite, and who is refused.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -212,23 +211,21 @@ async fn a_hello_that_does_not_fit_is_refused() {
     let fixture = Quic::new();
     let one = fixture.start_node(ONE).await;
     let wiped = Incarnation(77);
-    let cases: [(&str, Box<dyn Fn(&mut _, &mut BTreeMap<_, _>)>); 2] = [
-        (
-            "speaks as incarnation 77",
-            Box::new(|local: &mut raft_transport::LocalPeer, _| local.incarnation = wiped),
-        ),
+    let mut wiped_sender = fixture.local(TWO, 1);
+    wiped_sender.incarnation = wiped;
+    let mut wiped_receiver = fixture.peers();
+    wiped_receiver.get_mut(&ONE).unwrap().incarnation = wiped;
+    for (index, (reason, local, peers)) in [
+        ("speaks as incarnation 77", wiped_sender, fixture.peers()),
         (
             "is for incarnation 77",
-            Box::new(
-                |_, peers: &mut BTreeMap<NodeId, raft_transport::PeerAddress>| {
-                    peers.get_mut(&ONE).unwrap().incarnation = wiped;
-                },
-            ),
+            fixture.local(TWO, 1),
+            wiped_receiver,
         ),
-    ];
-    for (index, (reason, change)) in cases.into_iter().enumerate() {
-        let (mut local, mut peers) = (fixture.local(TWO, 1), fixture.peers());
-        change(&mut local, &mut peers);
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let two = fixture.start_as(local, peers).await;
         until("a refusal", || {
             one.counters().links_refused > index as u64 && two.counters().dials_failed > 0
