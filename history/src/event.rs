@@ -1,5 +1,5 @@
-//! The words of a history: what a client asked, what it was told, and when. One event is one line of
-//! JSON. How events belong together is in `operation`.
+//! The words of a history: what a client asked, what it was told, and when. One event is one line
+//! of JSON. How events belong together is in `operation`.
 
 use std::fmt;
 use std::sync::Arc;

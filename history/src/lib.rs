@@ -1,6 +1,7 @@
 //! Histories of operations on a key-value store, and two independent judges of them.
 //!
-//! - [`Recorder`] writes a history down while it happens; [`History`] reads and writes it as NDJSON.
+//! - [`Recorder`] writes a history down while it happens; [`History`] reads and writes it as
+//!   NDJSON.
 //! - [`witness`] follows the order of the replicated log: no guessing, an exact culprit.
 //! - [`check`] sees only what clients saw and searches for an order that explains it.
 //!
@@ -8,8 +9,8 @@
 //! of them is that one clock made them. The search ends by a [`Budget`] and then says so: a history
 //! that could not be judged in time is [`Verdict::Unknown`], never illegal.
 //!
-//! What is not here: operations on more than one key, reads at an older revision, and reads that were
-//! asked to be stale. They are not to be recorded.
+//! What is not here: operations on more than one key, reads at an older revision, and reads that
+//! were asked to be stale. They are not to be recorded.
 //!
 //! ```
 //! use history::{Budget, Header, Op, Recorder, Reply, Verdict, check};
@@ -25,6 +26,7 @@
 //! # Ok::<(), history::HistoryError>(())
 //! ```
 
+pub mod budget;
 pub mod event;
 pub mod linearizability;
 pub mod model;
@@ -33,8 +35,9 @@ pub mod recorder;
 mod search;
 pub mod witness;
 
+pub use budget::{Budget, Exhausted, Limit};
 pub use event::{ByteString, Event, EventKind, Expect, Header, Op, Reply};
-pub use linearizability::{Budget, Exhausted, Limit, Verdict, Violation, check};
+pub use linearizability::{Verdict, Violation, check};
 pub use model::Register;
 pub use operation::{Completion, History, HistoryError, Location, Operation};
 pub use recorder::{ClientId, OpId, Recorder};

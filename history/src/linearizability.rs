@@ -1,12 +1,14 @@
-//! Is there an order of all operations in which every client got the answer that it got, and in which
-//! nothing overtakes what had ended before it began (Herlihy and Wing 1990)?
+//! Is there an order of all operations in which every client got the answer that it got, and in
+//! which nothing overtakes what had ended before it began (Herlihy and Wing 1990)?
 //!
-//! Keys are judged one by one; linearizability is local, so that is the same question. The answer has
-//! three values: an exhausted budget is neither yes nor no. How an order is searched for is in `search`.
+//! Keys are judged one by one; linearizability is local, so that is the same question. The answer
+//! has three values: an exhausted budget is neither yes nor no. How an order is searched for is in
+//! `search`.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::budget::{Budget, Exhausted};
 use crate::event::ByteString;
 use crate::model::Register;
 use crate::operation::{Completion, History, Operation};
@@ -14,38 +16,6 @@ use crate::search::{self, Candidate, Finding, Stuck};
 
 /// Operations of the longest explained order that a message shows.
 const SHOWN_PREFIX_MAX: usize = 5;
-
-/// What a check may use. Each of the limits ends it with [`Verdict::Unknown`].
-#[derive(Clone, Copy)]
-pub struct Budget<'a> {
-    /// Steps of the search over all keys; some millions per second.
-    pub steps: u64,
-    /// Bytes of memory of what was tried, per key; keys are judged one after the other.
-    pub memory_bytes: usize,
-    /// Asked now and then; `true` ends the check. This is how a caller brings its own clock.
-    pub expired: Option<&'a dyn Fn() -> bool>,
-}
-
-impl Default for Budget<'_> {
-    /// 50 million steps and 512 MiB: seconds for a hard history, nothing for an easy one.
-    fn default() -> Self {
-        Self {
-            steps: 50_000_000,
-            memory_bytes: 512 << 20,
-            expired: None,
-        }
-    }
-}
-
-impl fmt::Debug for Budget<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Budget")
-            .field("steps", &self.steps)
-            .field("memory_bytes", &self.memory_bytes)
-            .field("expired", &self.expired.is_some())
-            .finish()
-    }
-}
 
 /// What a check found.
 #[must_use]
@@ -68,8 +38,8 @@ pub struct Violation {
     pub prefix: Vec<Operation>,
     /// The key after it.
     pub state: Register,
-    /// An operation that had to come next and does not fit. The culprit may be another one, but this
-    /// is where to begin reading.
+    /// An operation that had to come next and does not fit. The culprit may be another one, but
+    /// this is where to begin reading.
     pub blocked: Operation,
 }
 
@@ -92,37 +62,6 @@ impl fmt::Display for Violation {
             write!(f, "{before}{operation}")?;
         }
         Ok(())
-    }
-}
-
-/// A check that was not finished.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exhausted {
-    /// The key that was being judged.
-    pub key: ByteString,
-    /// The limit that was met.
-    pub limit: Limit,
-}
-
-/// A limit of a [`Budget`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// The key's share of this many steps.
-    Steps(u64),
-    /// This much memory.
-    MemoryBytes(usize),
-    /// The caller's clock.
-    Deadline,
-}
-
-impl fmt::Display for Exhausted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "key {}: not decided within ", self.key)?;
-        match self.limit {
-            Limit::Steps(steps) => write!(f, "{steps} steps"),
-            Limit::MemoryBytes(bytes) => write!(f, "{bytes} bytes of memory"),
-            Limit::Deadline => f.write_str("the time given"),
-        }
     }
 }
 

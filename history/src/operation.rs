@@ -1,5 +1,5 @@
-//! A history: events, checked and joined to operations. Reading and writing it as NDJSON is here too;
-//! whether it is a good one is judged in `witness` and `linearizability`.
+//! A history: events, checked and joined to operations. Reading and writing it as NDJSON is here
+//! too; whether it is a good one is judged in `witness` and `linearizability`.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -63,7 +63,8 @@ impl Recorder {
     /// An operation begins.
     ///
     /// # Errors
-    /// When the client is unknown or retired, still waits for another operation, or goes back in time.
+    /// When the client is unknown or retired, still waits for another operation, or goes back in
+    /// time.
     pub fn invoke(&mut self, client: ClientId, t: u64, op: Op) -> Result<OpId, HistoryError> {
         let id = self.operations + 1;
         let what = match self.active.get(&client.0) {
@@ -96,8 +97,8 @@ impl Recorder {
         Ok(OpId(id))
     }
 
-    /// The operation took effect, with this answer. A write says where in the log, if `witness` is to
-    /// judge it.
+    /// The operation took effect, with this answer. A write says where in the log, if `witness` is
+    /// to judge it.
     ///
     /// # Errors
     /// When it ended before, `t` is before its invocation, or the answer is one to something else.

@@ -3,15 +3,15 @@
 //!
 //! Two facts make it fast. An answered operation that leaves the key as it is and whose answer fits
 //! can be taken at once: whatever explains the rest afterwards explained it before, so there is no
-//! need to come back to it. And an operation without an answer is only worth taking where it changes
-//! the key, and is tried after all others.
+//! need to come back to it. And an operation without an answer is only worth taking where it
+//! changes the key, and is tried after all others.
 //!
 //! The same engine serves the witness, where the order of the answered writes is given.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
 
-use crate::linearizability::{Budget, Limit};
+use crate::budget::{Budget, Limit};
 use crate::model::Register;
 use crate::operation::Operation;
 

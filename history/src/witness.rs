@@ -1,22 +1,23 @@
-//! The replicated log as a witness. Every acknowledged write says at which index it stands, so there is
-//! nothing to guess: the order is given, and what contradicts it is named.
+//! The replicated log as a witness. Every acknowledged write says at which index it stands, so
+//! there is nothing to guess: the order is given, and what contradicts it is named.
 //!
 //! 1. Every acknowledged write has a place, no two have the same, terms never fall along the log.
 //! 2. The order of the log respects real time: a write that began after another had ended stands
 //!    behind it, on whatever key.
-//! 3. Replaying the writes of a key in that order gives exactly the answers that were given. A write
-//!    that took effect twice, was lost, or failed and took effect all the same shows here.
+//! 3. Replaying the writes of a key in that order gives exactly the answers that were given. A
+//!    write that took effect twice, was lost, or failed and took effect all the same shows here.
 //! 4. Every read saw a state that the key had between the read's invocation and its answer.
 //!
 //! A key that has writes without an answer is not quite determined: each of them may stand anywhere
-//! behind its invocation, or nowhere. There the places are searched for, with the order of the others
-//! given. Stronger than `linearizability` (the log's order must be the explanation) and independent
-//! of it, except for that search.
+//! behind its invocation, or nowhere. There the places are searched for, with the order of the
+//! others given. Stronger than `linearizability` (the log's order must be the explanation) and
+//! independent of it, except for that search.
 
 use std::collections::BTreeMap;
 
+use crate::budget::{Budget, Exhausted};
 use crate::event::{ByteString, Reply};
-use crate::linearizability::{Budget, Exhausted, Violation, by_key, violation};
+use crate::linearizability::{Violation, by_key, violation};
 use crate::model::Register;
 use crate::operation::{Completion, History, Location, Operation};
 use crate::search::{self, Candidate, Finding};
@@ -166,8 +167,8 @@ fn replay(operations: Vec<&Operation>, ranks: &BTreeMap<u64, usize>) -> Result<(
     place_reads(&reads, &Timeline::new(writes, states))
 }
 
-/// Gives each read, in the order of their invocations, the earliest place that it can have. Earliest
-/// is best: a place only ever forbids earlier ones to reads that began after it had ended.
+/// Gives each read, in the order of their invocations, the earliest place that it can have.
+/// Earliest is best: a place only ever forbids earlier ones to reads that began after it had ended.
 fn place_reads(reads: &[&Operation], timeline: &Timeline<'_>) -> Result<(), WitnessError> {
     // Reads that were placed, by the time of their answer: the latest place up to then.
     let mut floors: BTreeMap<u64, usize> = BTreeMap::new();

@@ -24,8 +24,8 @@ pub const CONNECTION_REQUESTS_MAX: usize = 4096;
 /// Sessions that are kept. The one not used for the longest (in log order) is evicted first.
 pub const SESSIONS_MAX: usize = 10_000;
 
-/// How far a call of a session may be ahead of its oldest unacknowledged one. The replies of that one
-/// and of those ahead of it are kept.
+/// How far a call of a session may be ahead of its oldest unacknowledged one. The replies of that
+/// one and of those ahead of it are kept.
 pub const SESSION_WINDOW_MAX: u64 = 4096;
 
 /// Replies that are kept for all sessions together, about 100 MiB of them. Over it, whole sessions

@@ -19,7 +19,8 @@ pub enum Query {
         from: Bytes,
         /// Where to stop; none is the end of the store.
         to: Option<Bytes>,
-        /// As of this revision, so that the pages of one scan agree; the newest where none is given.
+        /// As of this revision, so that the pages of one scan agree; the newest where none is
+        /// given.
         revision: Option<u64>,
         /// Keys wanted, 0 for as many as fit; at most [`crate::limits::SCAN_KEYS_MAX`] come in one
         /// page.

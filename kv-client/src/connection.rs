@@ -26,11 +26,11 @@ use crate::shared::Shared;
 const KIND_REQUEST: u8 = 1;
 const KIND_RESPONSE: u8 = 2;
 
-/// Waits between attempts to connect. The first is short, because a node that was just started
-/// again answers within milliseconds.
+/// Waits between attempts to connect. Short, because a node that was just started again may lead
+/// within half a second, and an attempt costs a few packets only.
 const REDIAL: BackOff = BackOff {
     min: Duration::from_millis(20),
-    max: Duration::from_secs(1),
+    max: Duration::from_millis(250),
 };
 
 /// A connection that lasted this long was a good one: the next attempt comes at once.

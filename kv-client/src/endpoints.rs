@@ -42,6 +42,8 @@ pub(crate) struct LinkState {
     pub(crate) heard_at: Instant,
     /// It was asked for news and has not answered.
     pub(crate) is_probed: bool,
+    /// It owed an answer for so long that others are asked instead, where that is possible.
+    pub(crate) is_silent: bool,
 }
 
 impl LinkState {
@@ -53,6 +55,7 @@ impl LinkState {
             newest_request: 0,
             heard_at: now,
             is_probed: false,
+            is_silent: false,
         }
     }
 
@@ -155,14 +158,14 @@ impl Endpoints {
         self.list.iter().position(|endpoint| endpoint.id == id)
     }
 
-    /// The first connected node, in order; the one to avoid only where there is no other.
+    /// The first connected node, in order. A silent one, or the one to avoid, only where there is
+    /// no other.
     pub(crate) fn first_connected(&self, avoid: Option<usize>) -> Option<usize> {
-        let mut connected = (0..self.len()).filter(|at| self.list[*at].link.is_some());
-        let first = connected.next()?;
-        if avoid == Some(first) {
-            return connected.next().or(Some(first));
-        }
-        Some(first)
+        let links = self.list.iter().enumerate();
+        links
+            .filter_map(|(at, node)| Some((at, node.link.as_ref()?)))
+            .min_by_key(|(at, link)| (link.is_silent, avoid == Some(*at), *at))
+            .map(|(at, _)| at)
     }
 
     /// How many nodes are connected.

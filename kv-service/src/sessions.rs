@@ -1,5 +1,5 @@
-//! Client sessions: a write that is sent through one takes effect exactly once, however often and in
-//! whatever order its copies come through the log (Raft thesis, section 6.3).
+//! Client sessions: a write that is sent through one takes effect exactly once, however often and
+//! in whatever order its copies come through the log (Raft thesis, section 6.3).
 //!
 //! Everything here is decided by the log: ids are log indexes, age is counted in log indexes. Knows
 //! nothing of what the calls do.
@@ -10,8 +10,8 @@ use kv_api::{CommandError, CommandReply, SessionId, SessionStamp};
 
 use crate::digest::Digest;
 
-/// How much is kept. What is evicted follows from it, so it must be the same on every replica: it is
-/// a constant of the program, not a setting. Tests and simulations take smaller numbers, for all
+/// How much is kept. What is evicted follows from it, so it must be the same on every replica: it
+/// is a constant of the program, not a setting. Tests and simulations take smaller numbers, for all
 /// their replicas alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionLimits {

@@ -51,8 +51,8 @@ impl KvStateMachine {
         &self.sessions
     }
 
-    /// Applies the command at `index`. Bytes that are no command change nothing and get a reply that
-    /// says so.
+    /// Applies the command at `index`. Bytes that are no command change nothing and get a reply
+    /// that says so.
     ///
     /// # Panics
     /// When `index` is not above that of the command before: a bug of the caller, which would make
@@ -96,8 +96,8 @@ impl KvStateMachine {
         answered.unwrap_or_else(QueryReply::Refused)
     }
 
-    /// A hash of the whole logical state, sessions and their replies included: equal on replicas that
-    /// applied the same commands. Takes time proportional to the state.
+    /// A hash of the whole logical state, sessions and their replies included: equal on replicas
+    /// that applied the same commands. Takes time proportional to the state.
     #[must_use]
     pub fn digest(&self) -> u64 {
         let mut digest = Digest::new();

@@ -1,7 +1,8 @@
-//! The store of many versions: what the keys hold now, what they held before, and at which revision.
+//! The store of many versions: what the keys hold now, what they held before, and at which
+//! revision.
 //!
-//! Knows no log, no sessions and no encoding. Everything is held in persistent maps, so a clone costs
-//! nothing and shares all that it has in common with the original.
+//! Knows no log, no sessions and no encoding. Everything is held in persistent maps, so a clone
+//! costs nothing and shares all that it has in common with the original.
 
 mod history;
 mod scan;
@@ -34,8 +35,8 @@ pub struct KvStore {
     history: History,
 }
 
-/// The store as it was when [`KvStore::view`] was called. Read-only; costs nothing to make, and only
-/// what is written meanwhile to keep.
+/// The store as it was when [`KvStore::view`] was called. Read-only; costs nothing to make, and
+/// only what is written meanwhile to keep.
 #[derive(Clone, Debug)]
 pub struct KvView(KvStore);
 
@@ -131,8 +132,8 @@ impl KvStore {
         reply
     }
 
-    /// Forgets what was superseded at or before a revision, which becomes the oldest that can be read
-    /// at. Below the oldest there is nothing to do.
+    /// Forgets what was superseded at or before a revision, which becomes the oldest that can be
+    /// read at. Below the oldest there is nothing to do.
     pub fn compact(&mut self, revision: u64) -> CommandReply {
         if revision > self.revision {
             return CommandReply::Refused(CommandError::FutureRevision {

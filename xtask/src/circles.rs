@@ -1,5 +1,5 @@
-//! Import circles between the files of one crate: a file that needs, by whatever detour, one that needs
-//! it. Such files can only be understood together, so they are one file in two.
+//! Import circles between the files of one crate: a file that needs, by whatever detour, one that
+//! needs it. Such files can only be understood together, so they are one file in two.
 //!
 //! An edge is a path in the code (`use` or not) that leads to another file; a name that a module
 //! re-exports leads to where it comes from. What a module re-exports of its own children is not an
@@ -219,7 +219,8 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// Paths outside of `use` that begin with `crate`, `self` or `super`, or with a name followed by `::`.
+/// Paths outside of `use` that begin with `crate`, `self` or `super`, or with a name followed by
+/// `::`.
 fn paths_in_code(file: &SourceFile) -> Vec<(usize, Vec<String>)> {
     let mut found = Vec::new();
     let mut in_use = false;

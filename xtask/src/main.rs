@@ -1,6 +1,6 @@
-//! `cargo xtask tidy`: keeps the walls of the house. What is forbidden is in tables at the head of each
-//! file; what is excepted is named there too, with its reason, and an exception that nothing needs any
-//! more is itself reported.
+//! `cargo xtask tidy`: keeps the walls of the house. What is forbidden is in tables at the head of
+//! each file; what is excepted is named there too, with its reason, and an exception that nothing
+//! needs any more is itself reported.
 //!
 //! No dependencies, so that it is built before anything else is.
 

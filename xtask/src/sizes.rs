@@ -1,5 +1,5 @@
-//! Sizes and first lines: how long a line, a function and a file may be, and that files speak ASCII and
-//! begin by saying what lives in them.
+//! Sizes and first lines: how long a line, a function and a file may be, and that files speak ASCII
+//! and begin by saying what lives in them.
 
 use crate::report::{Exceptions, Violation};
 use crate::source::{SourceFile, find_name, is_word};

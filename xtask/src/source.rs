@@ -1,5 +1,6 @@
 //! Files and their lines, taken apart into code and comments. A scanner, not a parser: it knows
-//! strings, characters and comments, which is what it takes not to find a word where it means nothing.
+//! strings, characters and comments, which is what it takes not to find a word where it means
+//! nothing.
 
 use std::io;
 use std::path::Path;
@@ -76,10 +77,13 @@ impl SourceFile {
 fn is_test_path(path: &str) -> bool {
     let mut parts: Vec<&str> = path.split('/').collect();
     let name = parts.pop().unwrap_or_default();
-    name == "tests.rs" || parts.iter().any(|part| TEST_DIRECTORIES.contains(part))
+    name == "tests.rs"
+        || name.ends_with("_tests.rs")
+        || parts.iter().any(|part| TEST_DIRECTORIES.contains(part))
 }
 
-/// The first `#[cfg(test)]` that opens a module here. One before `use` or `mod tests;` opens nothing.
+/// The first `#[cfg(test)]` that opens a module here. One before `use` or `mod tests;` opens
+/// nothing.
 fn tests_from(lines: &[Line]) -> usize {
     let opens_module = |index: &usize| {
         let code = |at: usize| lines.get(at).map_or("", |line| line.code.trim());
@@ -442,6 +446,7 @@ mod tests {
         assert_eq!(SourceFile::new("a/src/lib.rs", text).tests_from, 4);
         assert_eq!(SourceFile::new("a/tests/it/main.rs", text).tests_from, 0);
         assert_eq!(SourceFile::new("a/src/testing/x.rs", text).tests_from, 0);
+        assert_eq!(SourceFile::new("a/src/crash_tests.rs", text).tests_from, 0);
         assert_eq!(SourceFile::new("a/src/lib.rs", "fn f() {}\n").tests_from, 1);
     }
 

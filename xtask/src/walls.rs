@@ -85,6 +85,7 @@ const WALLS: &[Wall] = &[
             // Settings, keys and the format of a directory are not on the data path.
             "kv-service/src/certificates.rs",
             "kv-service/src/config.rs",
+            "kv-service/src/files.rs",
             "kv-service/src/identity.rs",
             "kv-service/src/init.rs",
             "kv-client/src/config.rs",

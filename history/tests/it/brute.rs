@@ -2,8 +2,8 @@
 
 use history::{Completion, History, Operation, Register};
 
-/// Whether there is an order of all answered operations, and of some of the open ones, that respects
-/// real time and gives every answer. All on one key.
+/// Whether there is an order of all answered operations, and of some of the open ones, that
+/// respects real time and gives every answer. All on one key.
 pub(crate) fn linearizable(history: &History) -> bool {
     let left: Vec<&Operation> = history
         .operations()

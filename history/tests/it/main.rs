@@ -1,5 +1,5 @@
-//! The judges on histories that are made: by hand, by running the model, and by chance beside a brute
-//! force that tries every order.
+//! The judges on histories that are made: by hand, by running the model, and by chance beside a
+//! brute force that tries every order.
 
 mod brute;
 mod build;

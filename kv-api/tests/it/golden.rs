@@ -1,5 +1,6 @@
-//! Version 1 of the encoding, byte for byte. Logs are full of commands: were one of these to change,
-//! a new program could not read an old log. New variants get new lines; no line ever changes.
+//! Version 1 of the encoding, byte for byte. Logs are full of commands: were one of these to
+//! change, a new program could not read an old log. New variants get new lines; no line ever
+//! changes.
 
 use std::fmt::Debug;
 

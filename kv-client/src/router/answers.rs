@@ -21,6 +21,7 @@ impl Router {
                 break;
             };
             link.heard_at = now;
+            link.is_silent = false;
             match (id, outcome) {
                 (0, Outcome::Notice(notice)) => self.hear_notice(endpoint, notice, &mut effects),
                 (_, Outcome::Notice(_)) => {

@@ -359,6 +359,11 @@ fn a_stale_read_prefers_the_first_node_and_leaves_a_silent_one() {
     let request = played.taken(2)[0];
     played.hear(2, request, Outcome::Answer(Bytes::new()));
     ended(&mut read);
+    let _next = played.call(Route::Any, None);
+    assert_eq!(played.taken(2).len(), 1, "the first is still silent");
+    played.notice(1, 1, Some(1));
+    let _next = played.call(Route::Any, None);
+    assert_eq!(played.taken(1).len(), 1, "it has spoken");
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub(crate) const CLUSTER: [u8; 16] = [7; 16];
 pub(crate) enum Reaction {
     /// What a real one would do.
     Usual,
+    /// Carries it out and answers, leader or not.
+    Apply,
     /// Answers this.
     Answer(Outcome),
     /// Carries it out, but does not tell.
@@ -407,6 +409,10 @@ impl NodeState {
         match reaction {
             Reaction::Usual => {
                 let outcome = self.carry_out(request.body, false);
+                respond(writer, request.id, outcome);
+            }
+            Reaction::Apply => {
+                let outcome = self.carry_out(request.body, true);
                 respond(writer, request.id, outcome);
             }
             Reaction::Answer(outcome) => respond(writer, request.id, outcome),

@@ -159,8 +159,8 @@ fn values_of_a_mebibyte_go_through() {
     }
 }
 
-/// A refusal because of a limit is an outcome like any other: a copy of the call gets the same, even
-/// if the call would be possible by then.
+/// A refusal because of a limit is an outcome like any other: a copy of the call gets the same,
+/// even if the call would be possible by then.
 #[test]
 fn a_refused_call_stays_refused() {
     let mut machine = KvStateMachine::new();
@@ -463,7 +463,8 @@ fn command_costs() {
         for round in 0..ROUNDS {
             let payloads: Vec<Bytes> = (0..KEYS)
                 .map(|n| {
-                    // Spread over the keys, so that neighbours in time are no neighbours in the map.
+                    // Spread over the keys, so that neighbours in time are no neighbours in the
+                    // map.
                     let key = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % KEYS;
                     let sequence = round * KEYS + n + 1;
                     let stamp = SessionStamp {

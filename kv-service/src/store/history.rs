@@ -1,9 +1,10 @@
 //! Superseded versions: what reads at an older revision see, and how long they can.
 //!
-//! A version holds from its own revision until the one that replaced or deleted it. That end is kept
-//! with it, so a deletion needs no tombstone: it is the end of the last version, and is forgotten
-//! together with it. The versions stand in one queue in the order of their ends, which drives both
-//! the default retention and compaction; a write touches nothing but the two ends of that queue.
+//! A version holds from its own revision until the one that replaced or deleted it. That end is
+//! kept with it, so a deletion needs no tombstone: it is the end of the last version, and is
+//! forgotten together with it. The versions stand in one queue in the order of their ends, which
+//! drives both the default retention and compaction; a write touches nothing but the two ends of
+//! that queue.
 //!
 //! The versions of one key form a chain through the queue, newest first, with shortcuts: see
 //! [`jump_depth`]. So what a key held at a revision is found in a logarithmic number of steps,
@@ -21,9 +22,9 @@ use crate::digest::Digest;
 /// never holds up the apply task for long.
 const COMPACTED_DROPS_PER_COMMAND: usize = 1024;
 
-/// How much history is kept when nobody compacts. What can be read at a revision follows from it, so
-/// it must be the same on every replica: it is a constant of the program, not a setting. Tests and
-/// simulations take smaller numbers, for all their replicas alike.
+/// How much history is kept when nobody compacts. What can be read at a revision follows from it,
+/// so it must be the same on every replica: it is a constant of the program, not a setting. Tests
+/// and simulations take smaller numbers, for all their replicas alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Superseded versions.
@@ -151,8 +152,8 @@ impl History {
         place
     }
 
-    /// Lets go of the oldest versions where there is too much. Every version is dropped once, so the
-    /// cost is spread over the writes that made them.
+    /// Lets go of the oldest versions where there is too much. Every version is dropped once, so
+    /// the cost is spread over the writes that made them.
     fn keep_within_retention(&mut self) {
         while self.len() > self.retention.revisions_max || self.bytes > self.retention.bytes_max {
             self.drop_first();

@@ -109,8 +109,8 @@ impl Page {
         }
     }
 
-    /// Takes one more, or says where the next page begins and answers false. The first one is always
-    /// taken, so that every page gets on.
+    /// Takes one more, or says where the next page begins and answers false. The first one is
+    /// always taken, so that every page gets on.
     fn take(&mut self, key: &Bytes, version: &Version) -> bool {
         let item: KeyValue = version.to_key_value(key, self.keys_only);
         let bytes = self.bytes + item.key.len() + item.value.len();

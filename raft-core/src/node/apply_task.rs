@@ -305,3 +305,253 @@ fn bad_read(index: Index, what: &str) -> StopReason {
         what: format!("read of entry {index} {what}"),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log_store::LogUsage;
+    use crate::node::budget::Budget;
+    use crate::node::lifecycle;
+    use crate::node::request::ProposeWaiter;
+    use crate::types::{LogId, Term};
+    use async_trait::async_trait;
+    use std::ops::Range;
+    use std::sync::Mutex;
+    use tokio::sync::oneshot;
+
+    type Answer = oneshot::Receiver<Result<Committed, ProposeError>>;
+
+    fn entry(term: u64, index: u64, payload_bytes: usize) -> Entry {
+        let id = LogId::new(Term(term), Index(index));
+        let payload = Bytes::from(vec![b'x'; payload_bytes]);
+        Entry::new(id, EntryKind::Command, payload)
+    }
+
+    /// A log in memory; `shift` makes it give the wrong entries.
+    struct Log {
+        entries: Vec<Entry>,
+        shift: usize,
+        reads: Mutex<usize>,
+    }
+
+    #[async_trait]
+    impl LogReader for Log {
+        async fn read(
+            &self,
+            range: Range<Index>,
+            bytes_max: usize,
+        ) -> Result<Vec<Entry>, StorageError> {
+            *self.reads.lock().unwrap() += 1;
+            let first = usize::try_from(range.start.0 - 1).unwrap() + self.shift;
+            let end = usize::try_from(range.end.0 - 1).unwrap() + self.shift;
+            let mut bytes = 0;
+            let fits = |entry: &&Entry| {
+                let is_first = bytes == 0;
+                bytes += entry.encoded_len();
+                is_first || bytes <= bytes_max
+            };
+            Ok(self.entries[first..end.min(self.entries.len())]
+                .iter()
+                .take_while(fits)
+                .cloned()
+                .collect())
+        }
+
+        fn usage(&self) -> LogUsage {
+            LogUsage::default()
+        }
+    }
+
+    /// Replies with the index of each command and keeps the sizes of its batches.
+    #[derive(Clone, Default)]
+    struct Machine {
+        batches: Arc<Mutex<Vec<usize>>>,
+        forgets_a_reply: bool,
+    }
+
+    #[async_trait]
+    impl StateMachine for Machine {
+        async fn apply(&mut self, batch: Vec<Command>) -> Result<Vec<Bytes>, StateMachineError> {
+            self.batches.lock().unwrap().push(batch.len());
+            let skipped = usize::from(self.forgets_a_reply);
+            let reply = |command: &Command| Bytes::from(command.index().to_string());
+            Ok(batch.iter().skip(skipped).map(reply).collect())
+        }
+
+        async fn query(&mut self, query: Bytes) -> Result<Bytes, StateMachineError> {
+            Ok(query)
+        }
+
+        fn applied(&self) -> LogId {
+            LogId::ZERO
+        }
+    }
+
+    struct Bench {
+        items: mpsc::Sender<ApplyItem>,
+        events: mpsc::Receiver<Event>,
+        task: tokio::task::JoinHandle<Result<(), StopReason>>,
+        reader: Arc<Log>,
+        _stale: mpsc::Sender<ReadWaiter>,
+        _supervisor: lifecycle::Supervisor,
+    }
+
+    fn bench(machine: Machine, log: Vec<Entry>, shift: usize) -> Bench {
+        let (supervisor, _life) = lifecycle::new();
+        let (items, queue) = mpsc::channel(100);
+        let (_stale, stale) = mpsc::channel(10);
+        let (sender, events) = mpsc::channel(100);
+        let reader = Arc::new(Log {
+            entries: log,
+            shift,
+            reads: Mutex::new(0),
+        });
+        let links = ApplyLinks {
+            queue,
+            stale,
+            events: sender,
+            metrics: Arc::default(),
+            stop: supervisor.stop_signal(),
+        };
+        let shared = Arc::clone(&reader) as Arc<dyn LogReader>;
+        let task = ApplyTask::new(Box::new(machine), shared, links);
+        Bench {
+            items,
+            events,
+            task: tokio::spawn(task.run()),
+            reader,
+            _stale,
+            _supervisor: supervisor,
+        }
+    }
+
+    fn waiter(term: u64, index: u64) -> (PlacedWaiter, Answer) {
+        let budget = Budget::new("test_max", 2);
+        let claims = [budget.claim(1).unwrap(), budget.claim(1).unwrap()];
+        let (reply, answer) = oneshot::channel();
+        let id = LogId::new(Term(term), Index(index));
+        ((id, ProposeWaiter::new(reply, claims)), answer)
+    }
+
+    fn apply(from: u64, to: u64, entries: Vec<Entry>, waiters: Vec<PlacedWaiter>) -> ApplyItem {
+        let (from, to) = (Index(from), Index(to));
+        let range = Apply { from, to, entries };
+        ApplyItem::Apply { range, waiters }
+    }
+
+    async fn applied_through(bench: &mut Bench, to: u64) {
+        loop {
+            match bench.events.recv().await {
+                Some(Event::Applied(index)) if index == Index(to) => return,
+                Some(Event::Applied(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn small_ranges_that_queued_up_are_one_batch_without_the_no_ops() {
+        let machine = Machine::default();
+        let mut bench = bench(machine.clone(), Vec::new(), 0);
+        let id = LogId::new(Term(1), Index(1));
+        let noop = Entry::new(id, EntryKind::Noop, Bytes::new());
+        bench
+            .items
+            .try_send(apply(1, 1, vec![noop], vec![]))
+            .unwrap();
+        for index in 2..=9 {
+            let item = apply(index, index, vec![entry(1, index, 10)], vec![]);
+            bench.items.try_send(item).unwrap();
+        }
+        applied_through(&mut bench, 9).await;
+        assert_eq!(*machine.batches.lock().unwrap(), [8]);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_in_memory_is_read_and_applied_in_pages() {
+        let machine = Machine::default();
+        let log: Vec<Entry> = (1..=40).map(|i| entry(1, i, 100_000)).collect();
+        let mut bench = bench(machine.clone(), log, 0);
+        let in_memory = vec![entry(1, 41, 10), entry(1, 42, 10)];
+        let item = apply(1, 42, in_memory, vec![]);
+        bench.items.try_send(item).unwrap();
+        applied_through(&mut bench, 42).await;
+        let batches = machine.batches.lock().unwrap().clone();
+        assert_eq!(batches.iter().sum::<usize>(), 42);
+        assert!(batches.iter().all(|count| *count <= 11), "{batches:?}");
+        assert!(*bench.reader.reads.lock().unwrap() >= 4);
+    }
+
+    #[tokio::test]
+    async fn a_waiter_is_answered_by_its_own_entry_only() {
+        let bench = bench(Machine::default(), Vec::new(), 0);
+        let (overwritten, lost) = waiter(1, 1);
+        let (placed, kept) = waiter(2, 2);
+        let entries = vec![entry(2, 1, 10), entry(2, 2, 10)];
+        let item = apply(1, 2, entries, vec![overwritten, placed]);
+        bench.items.try_send(item).unwrap();
+        assert_eq!(lost.await.unwrap(), Err(ProposeError::Unknown));
+        let committed = kept.await.unwrap().unwrap();
+        assert_eq!(committed.id, LogId::new(Term(2), Index(2)));
+        assert_eq!(committed.reply, "2");
+    }
+
+    #[tokio::test]
+    async fn a_read_waits_for_its_index() {
+        let bench = bench(Machine::default(), Vec::new(), 0);
+        let budget = Budget::new("test_max", 1);
+        let (reply, mut answer) = oneshot::channel();
+        let reader = ReadWaiter::new("q".into(), reply, budget.claim(1).unwrap());
+        let index = Index(2);
+        let readers = vec![reader];
+        let item = ApplyItem::Reads { index, readers };
+        bench.items.send(item).await.unwrap();
+        let first = apply(1, 1, vec![entry(1, 1, 10)], vec![]);
+        bench.items.send(first).await.unwrap();
+        while bench.items.capacity() < bench.items.max_capacity() {
+            tokio::task::yield_now().await;
+        }
+        assert!(answer.try_recv().is_err(), "index 2 is not applied");
+        let second = apply(2, 2, vec![entry(1, 2, 10)], vec![]);
+        bench.items.send(second).await.unwrap();
+        assert_eq!(answer.await.unwrap().unwrap(), "q");
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_forgets_a_reply_stops_the_node() {
+        let machine = Machine {
+            forgets_a_reply: true,
+            ..Machine::default()
+        };
+        let bench = bench(machine, Vec::new(), 0);
+        let (placed, answer) = waiter(1, 1);
+        let item = apply(1, 1, vec![entry(1, 1, 10)], vec![placed]);
+        bench.items.try_send(item).unwrap();
+        let ended = bench.task.await.unwrap();
+        assert!(matches!(ended, Err(StopReason::StateMachine(_))));
+        assert!(
+            answer.await.is_err(),
+            "its client learns that the node stopped"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_gives_other_entries_stops_the_node_with_an_error() {
+        let log: Vec<Entry> = (1..=5).map(|i| entry(1, i, 10)).collect();
+        let bench = bench(Machine::default(), log, 1);
+        bench.items.try_send(apply(1, 3, vec![], vec![])).unwrap();
+        let ended = bench.task.await.unwrap();
+        assert!(matches!(ended, Err(StopReason::Storage(_))));
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "no gap")]
+    async fn a_gap_in_what_is_to_be_applied_is_a_bug() {
+        let bench = bench(Machine::default(), Vec::new(), 0);
+        let item = apply(2, 2, vec![entry(1, 2, 10)], vec![]);
+        bench.items.try_send(item).unwrap();
+        let ended = bench.task.await.unwrap_err();
+        std::panic::resume_unwind(ended.into_panic());
+    }
+}

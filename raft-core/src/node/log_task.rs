@@ -222,4 +222,195 @@ mod tests {
         let writes: Vec<u64> = groups.iter().map(|group| group.writes).collect();
         assert_eq!(writes, [1, 2]);
     }
+
+    use crate::config::Limits;
+    use crate::error::StorageError;
+    use crate::log_store::{LoadedLog, LogUsage};
+    use crate::message::{AppendReply, Message};
+    use crate::node::lifecycle;
+    use crate::node::peers::Lane;
+    use crate::transport::{SendError, Transport};
+    use crate::types::{ClusterId, GroupId, Incarnation, NodeId};
+    use async_trait::async_trait;
+    use std::ops::Range;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+    use tokio::time::sleep;
+
+    const SYNC: Duration = Duration::from_secs(2);
+
+    /// Takes [`SYNC`] for an append, of virtual time.
+    #[derive(Clone, Default)]
+    struct SlowStore {
+        fails: Arc<AtomicBool>,
+    }
+
+    #[async_trait]
+    impl LogStore for SlowStore {
+        async fn load(&mut self) -> Result<LoadedLog, StorageError> {
+            Ok(LoadedLog::default())
+        }
+
+        async fn append(&mut self, batch: AppendBatch) -> Result<(), StorageError> {
+            assert!(!batch.is_empty(), "an empty batch needs no call");
+            sleep(SYNC).await;
+            if self.fails.load(Ordering::Relaxed) {
+                return Err(StorageError::Poisoned("test".to_owned()));
+            }
+            Ok(())
+        }
+
+        fn reader(&self) -> Arc<dyn LogReader> {
+            Arc::new(self.clone())
+        }
+    }
+
+    #[async_trait]
+    impl LogReader for SlowStore {
+        async fn read(&self, _: Range<Index>, _: usize) -> Result<Vec<Entry>, StorageError> {
+            Ok(Vec::new())
+        }
+
+        fn usage(&self) -> LogUsage {
+            LogUsage::default()
+        }
+    }
+
+    /// Keeps the acks that left.
+    #[derive(Default)]
+    struct Recorder {
+        acks: Mutex<Vec<u64>>,
+    }
+
+    #[async_trait]
+    impl Transport for Recorder {
+        async fn send(&self, _: NodeId, envelope: Envelope) -> Result<(), SendError> {
+            if let Message::AppendReply(AppendReply::Accepted { matched }) = envelope.message {
+                self.acks.lock().unwrap().push(matched.0);
+            }
+            Ok(())
+        }
+
+        async fn recv(&self) -> Option<Envelope> {
+            None
+        }
+
+        async fn close(&self) {}
+    }
+
+    fn promising(mut write: Write) -> Write {
+        let matched = write.last.index;
+        write.promises.push(Envelope {
+            cluster: ClusterId::default(),
+            group: GroupId(1),
+            from: NodeId(1),
+            from_incarnation: Incarnation(1),
+            to: NodeId(2),
+            to_incarnation: Incarnation(2),
+            term: Term(1),
+            message: Message::AppendReply(AppendReply::Accepted { matched }),
+        });
+        write
+    }
+
+    struct Bench {
+        writes: mpsc::Sender<Write>,
+        events: mpsc::Receiver<Event>,
+        recorder: Arc<Recorder>,
+        task: tokio::task::JoinHandle<Result<(), StopReason>>,
+        _supervisor: lifecycle::Supervisor,
+    }
+
+    impl Bench {
+        fn new(store: SlowStore) -> Self {
+            let (supervisor, _life) = lifecycle::new();
+            let (writes, queue) = mpsc::channel(16);
+            let (sender, events) = mpsc::channel(16);
+            let metrics = Arc::new(Metrics::default());
+            let ids = [NodeId(2)].into_iter();
+            let limits = Limits::default();
+            let peers = Peers::new(ids, &limits, sender.clone(), Arc::clone(&metrics));
+            let peers = Arc::new(peers);
+            let recorder = Arc::new(Recorder::default());
+            let transport = Arc::clone(&recorder) as Arc<dyn Transport>;
+            let lane = crate::node::peers::run_lane(
+                Arc::clone(&peers),
+                NodeId(2),
+                Lane::Control,
+                transport,
+            );
+            tokio::spawn(lane);
+            let task = LogTask {
+                reader: store.reader(),
+                store: Box::new(store),
+                queue,
+                peers,
+                events: sender,
+                metrics,
+                stop: supervisor.stop_signal(),
+            };
+            Self {
+                writes,
+                events,
+                recorder,
+                task: tokio::spawn(task.run()),
+                _supervisor: supervisor,
+            }
+        }
+
+        /// Hands over as the driver does.
+        fn push(&self, write: Write) {
+            self.writes.try_send(write).unwrap();
+        }
+
+        fn acks(&self) -> Vec<u64> {
+            self.recorder.acks.lock().unwrap().clone()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_promise_leaves_before_its_write_and_all_earlier_ones_are_durable() {
+        let mut bench = Bench::new(SlowStore::default());
+        bench.push(promising(write(1, 1..3)));
+        sleep(SYNC / 2).await;
+        // A repeated append, whose entries are still on their way to the disk.
+        bench.push(promising(write(2, 3..3)));
+        bench.push(promising(write(3, 3..4)));
+        sleep(SYNC / 4).await;
+        assert_eq!(bench.acks(), [0; 0], "the first sync is under way");
+        sleep(SYNC / 2).await;
+        assert_eq!(bench.acks(), [2], "the second sync is under way");
+        sleep(SYNC).await;
+        assert_eq!(bench.acks(), [2, 2, 3]);
+        let mut persisted = Vec::new();
+        while let Ok(Event::Persisted(last)) = bench.events.try_recv() {
+            persisted.push(last.number);
+        }
+        assert_eq!(persisted, [1, 3], "once per append");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_promise_without_anything_to_write_leaves_at_once_and_in_order() {
+        let mut bench = Bench::new(SlowStore::default());
+        bench.push(promising(write(1, 1..1)));
+        let event = bench.events.recv().await;
+        assert!(matches!(event, Some(Event::Persisted(p)) if p.number == 1));
+        sleep(SYNC / 100).await;
+        assert_eq!(bench.acks(), [0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_append_ends_the_task_and_nothing_that_it_promised_leaves() {
+        let store = SlowStore::default();
+        store.fails.store(true, Ordering::Relaxed);
+        let mut bench = Bench::new(store);
+        bench.push(promising(write(1, 1..3)));
+        bench.push(promising(write(2, 3..3)));
+        let ended = (&mut bench.task).await.unwrap();
+        assert!(matches!(ended, Err(StopReason::Storage(_))));
+        sleep(SYNC).await;
+        assert_eq!(bench.acks(), [0; 0]);
+        assert!(bench.events.try_recv().is_err());
+    }
 }

@@ -43,26 +43,27 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Limits};
 use crate::error::StorageError;
-use crate::log_store::{LoadedLog, LogStore};
-use crate::protocol::{Raft, RoleChange};
+use crate::log_store::{LoadedLog, LogReader, LogStore};
+use crate::protocol::{Raft, RoleChange, Write};
 use crate::state_machine::StateMachine;
 use crate::transport::Transport;
 use crate::types::{LogId, Term};
 
-use apply_task::{APPLY_QUEUE_ITEMS_MAX, ApplyLinks, ApplyTask};
+use apply_task::{APPLY_QUEUE_ITEMS_MAX, ApplyItem, ApplyLinks, ApplyTask};
 use budget::Budget;
 use driver::{Driver, Executors, Inbox};
-use event::EVENTS_MAX;
+use event::{EVENTS_MAX, Event};
 use handle::HandleLinks;
 use handoff::HandOff;
-use lifecycle::{DRIVER, Ending};
+use lifecycle::{DRIVER, Ending, Supervisor};
 use loader::LoadQueue;
 use log_task::{LOG_QUEUE_WRITES_MAX, LogTask};
 use metrics::Metrics;
 use peers::{Lane, Peers};
-use receive::INBOX_MESSAGES_MAX;
+use receive::{INBOX_MESSAGES_MAX, Received};
+use request::ReadWaiter;
 use status::StatusCell;
 use ticker::Ticker;
 
@@ -157,18 +158,29 @@ struct Parts {
     state_machine: Box<dyn StateMachine>,
 }
 
+/// What several tasks of a node share.
+struct Shared {
+    metrics: Arc<Metrics>,
+    events: mpsc::Sender<Event>,
+    peers: Arc<Peers>,
+    reader: Arc<dyn LogReader>,
+}
+
 impl Parts {
     /// Makes every queue and starts every task.
     fn wire(self) -> RaftHandle {
-        let config = &self.config;
-        let limits = config.limits;
-        let requests_max = limits.proposals_pending_max + limits.reads_pending_max;
+        let limits = self.config.limits;
+        let (mut supervisor, life) = lifecycle::new();
         let (events, event_inbox) = mpsc::channel(EVENTS_MAX);
-        let (messages, message_inbox) = mpsc::channel(INBOX_MESSAGES_MAX);
+        let requests_max = limits.proposals_pending_max + limits.reads_pending_max;
         let (requests, request_inbox) = mpsc::channel(requests_max);
         let (stale, stale_inbox) = mpsc::channel(limits.reads_pending_max);
-        let (writes, write_queue) = mpsc::channel(LOG_QUEUE_WRITES_MAX);
-        let (apply, apply_queue) = mpsc::channel(APPLY_QUEUE_ITEMS_MAX);
+
+        let shared = Shared::new(&self.config, self.log_store.reader(), events);
+        let message_inbox = shared.start_network(&mut supervisor, &self.transport);
+        let loads = shared.start_loader(&mut supervisor);
+        let log = shared.start_log(&mut supervisor, self.log_store);
+        let apply = shared.start_apply(&mut supervisor, self.state_machine, stale_inbox);
 
         let state = self.raft.state();
         let (leadership, leadership_seen) = watch::channel(RoleChange {
@@ -176,68 +188,31 @@ impl Parts {
             role: state.role,
             leader: state.leader,
         });
-        let metrics = Arc::new(Metrics::default());
-        let members = config.members.clone();
-        let cell = StatusCell::new(config.id, members, Arc::clone(&metrics), state);
-        let status = Arc::new(cell);
-        let others = config.members.iter().map(|(id, _)| id);
-        let others = others.filter(|id| *id != config.id);
-        let peers = Peers::new(others, &limits, events.clone(), Arc::clone(&metrics));
-        let peers = Arc::new(peers);
-        let loads = Arc::new(LoadQueue::default());
-        let reader = self.log_store.reader();
-        metrics.set_log_usage(reader.usage());
-
-        let (mut supervisor, life) = lifecycle::new();
-        let log_task = LogTask {
-            store: self.log_store,
-            reader: Arc::clone(&reader),
-            queue: write_queue,
-            peers: Arc::clone(&peers),
-            events: events.clone(),
-            metrics: Arc::clone(&metrics),
-            stop: supervisor.stop_signal(),
-        };
-        supervisor.spawn("log", Ending::Signal, log_task.run());
-        let links = ApplyLinks {
-            queue: apply_queue,
-            stale: stale_inbox,
-            events: events.clone(),
-            metrics: Arc::clone(&metrics),
-            stop: supervisor.stop_signal(),
-        };
-        let apply_task = ApplyTask::new(self.state_machine, Arc::clone(&reader), links);
-        supervisor.spawn("apply", Ending::Signal, apply_task.run());
-        let loader = loader::run(Arc::clone(&loads), reader, events, Arc::clone(&metrics));
-        supervisor.spawn("loader", Ending::Abort, loader);
-        for peer in peers.ids() {
-            for (name, lane) in [("control", Lane::Control), ("bulk", Lane::Bulk)] {
-                let transport = Arc::clone(&self.transport);
-                let task = peers::run_lane(Arc::clone(&peers), peer, lane, transport);
-                supervisor.spawn(name, Ending::Abort, task);
-            }
-        }
-        let receive = receive::run(Arc::clone(&self.transport), messages, Arc::clone(&metrics));
-        supervisor.spawn("receive", Ending::Abort, receive);
-
+        let members = self.config.members.clone();
+        let metrics = Arc::clone(&shared.metrics);
+        let status = Arc::new(StatusCell::new(self.config.id, members, metrics, state));
         let inbox = Inbox {
             events: event_inbox,
             messages: message_inbox,
             requests: request_inbox,
         };
         let executors = Executors {
-            log: HandOff::new(writes),
-            peers,
+            log: HandOff::new(log),
+            peers: shared.peers,
             loads,
             apply: HandOff::new(apply),
             status: Arc::clone(&status),
             leadership,
         };
-        let period = Duration::from_millis(config.timing.tick_ms);
-        let ticker = Ticker::new(period, Instant::now());
-        let applied = self.applied.index;
+        let period = Duration::from_millis(self.config.timing.tick_ms);
         let driver = Driver::new(
-            self.raft, applied, inbox, executors, limits, metrics, ticker,
+            self.raft,
+            self.applied.index,
+            inbox,
+            executors,
+            limits,
+            shared.metrics,
+            Ticker::new(period, Instant::now()),
         );
         supervisor.spawn(DRIVER, Ending::Abort, driver.run());
         tokio::spawn(supervisor.run(self.transport));
@@ -256,5 +231,90 @@ impl Parts {
             leadership: leadership_seen,
             life,
         })
+    }
+}
+
+impl Shared {
+    fn new(config: &Config, reader: Arc<dyn LogReader>, events: mpsc::Sender<Event>) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        metrics.set_log_usage(reader.usage());
+        let others = config.members.iter().map(|(id, _)| id);
+        let others = others.filter(|id| *id != config.id);
+        let peers = Peers::new(others, &config.limits, events.clone(), Arc::clone(&metrics));
+        Self {
+            metrics,
+            events,
+            peers: Arc::new(peers),
+            reader,
+        }
+    }
+
+    /// The receive task, and two lanes per peer.
+    fn start_network(
+        &self,
+        supervisor: &mut Supervisor,
+        transport: &Arc<dyn Transport>,
+    ) -> mpsc::Receiver<Received> {
+        for peer in self.peers.ids() {
+            for (name, lane) in [("control", Lane::Control), ("bulk", Lane::Bulk)] {
+                let peers = Arc::clone(&self.peers);
+                let task = peers::run_lane(peers, peer, lane, Arc::clone(transport));
+                supervisor.spawn(name, Ending::Abort, task);
+            }
+        }
+        let (messages, inbox) = mpsc::channel(INBOX_MESSAGES_MAX);
+        let task = receive::run(Arc::clone(transport), messages, Arc::clone(&self.metrics));
+        supervisor.spawn("receive", Ending::Abort, task);
+        inbox
+    }
+
+    fn start_loader(&self, supervisor: &mut Supervisor) -> Arc<LoadQueue> {
+        let loads = Arc::new(LoadQueue::default());
+        let task = loader::run(
+            Arc::clone(&loads),
+            Arc::clone(&self.reader),
+            self.events.clone(),
+            Arc::clone(&self.metrics),
+        );
+        supervisor.spawn("loader", Ending::Abort, task);
+        loads
+    }
+
+    fn start_log(
+        &self,
+        supervisor: &mut Supervisor,
+        store: Box<dyn LogStore>,
+    ) -> mpsc::Sender<Write> {
+        let (writes, queue) = mpsc::channel(LOG_QUEUE_WRITES_MAX);
+        let task = LogTask {
+            store,
+            reader: Arc::clone(&self.reader),
+            queue,
+            peers: Arc::clone(&self.peers),
+            events: self.events.clone(),
+            metrics: Arc::clone(&self.metrics),
+            stop: supervisor.stop_signal(),
+        };
+        supervisor.spawn("log", Ending::Signal, task.run());
+        writes
+    }
+
+    fn start_apply(
+        &self,
+        supervisor: &mut Supervisor,
+        machine: Box<dyn StateMachine>,
+        stale: mpsc::Receiver<ReadWaiter>,
+    ) -> mpsc::Sender<ApplyItem> {
+        let (items, queue) = mpsc::channel(APPLY_QUEUE_ITEMS_MAX);
+        let links = ApplyLinks {
+            queue,
+            stale,
+            events: self.events.clone(),
+            metrics: Arc::clone(&self.metrics),
+            stop: supervisor.stop_signal(),
+        };
+        let task = ApplyTask::new(machine, Arc::clone(&self.reader), links);
+        supervisor.spawn("apply", Ending::Signal, task.run());
+        items
     }
 }

@@ -41,6 +41,7 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 pub(crate) struct Disk {
     pub(crate) hard_state: HardState,
     pub(crate) entries: Vec<Entry>,
+    entry_bytes: u64,
     pub(crate) appends: u64,
     pub(crate) append_delay: Duration,
     pub(crate) fail_appends: bool,
@@ -104,9 +105,11 @@ impl LogStore for TestLog {
         }
         if let Some(index) = batch.truncate_from {
             disk.entries.retain(|entry| entry.index() < index);
+            disk.entry_bytes = disk.entries.iter().map(|e| e.encoded_len() as u64).sum();
         }
         for entry in batch.entries {
             assert_eq!(entry.index().0, disk.entries.len() as u64 + 1);
+            disk.entry_bytes += entry.encoded_len() as u64;
             disk.entries.push(entry);
         }
         disk.appends += 1;
@@ -153,7 +156,7 @@ impl LogReader for TestLog {
     fn usage(&self) -> LogUsage {
         let disk = self.disk.lock().unwrap();
         LogUsage {
-            log_bytes: disk.entries.iter().map(|e| e.encoded_len() as u64).sum(),
+            log_bytes: disk.entry_bytes,
             disk_bytes: 0,
         }
     }

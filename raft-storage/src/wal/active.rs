@@ -104,7 +104,7 @@ impl ActiveSegment {
         payload: [&[u8]; 2],
     ) -> RecordHeader {
         let payload_bytes = payload[0].len() + payload[1].len();
-        let checksum = crc32c::crc32c_append(self.segment.seed, payload[0]);
+        let checksum = crc32c::crc32c(payload[0]);
         RecordHeader {
             kind,
             batch_end,

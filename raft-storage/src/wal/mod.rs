@@ -8,10 +8,6 @@
 //! ```
 
 mod active;
-#[cfg(test)]
-mod crash_tests;
-#[cfg(test)]
-mod damage_tests;
 mod index;
 mod options;
 mod reader;
@@ -20,6 +16,8 @@ mod recovery;
 mod scan;
 mod segment;
 mod spare;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::fs::{self, File};

@@ -93,7 +93,7 @@ fn check(bytes: &Bytes, placed: &Placed, seed: u32) -> Result<Entry, String> {
     }
     let length = header.payload_bytes as usize;
     let payload = payload.get(..length).ok_or("the record is cut short")?;
-    if crc32c::crc32c_append(seed, payload) != header.payload_checksum {
+    if crc32c::crc32c(payload) != header.payload_checksum {
         return Err(format!("entry {} does not match its checksum", placed.id));
     }
     let mut encoded = bytes.slice(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + length);

@@ -2,8 +2,9 @@
 //! of 8. The byte table is in `docs/disk-format.md`.
 //!
 //! The header has a checksum of its own, so that a record whose payload is torn still tells its
-//! index, and still vouches for what had been synced before it. Both checksums are seeded by the
-//! segment's salt: bytes of another file, or of another life of this one, are not records.
+//! index, and still vouches for what had been synced before it. It is seeded by the segment's salt:
+//! bytes of another file, or of another life of this one, are not records. The payload's checksum in
+//! the header is not seeded: with an empty payload it would be the seed, and cancel it.
 
 use raft_core::{GroupId, Index, LogId, Term};
 

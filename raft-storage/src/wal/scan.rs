@@ -60,8 +60,8 @@ impl<'a> Window<'a> {
     }
 
     /// The checksum of a part of the file, of any length.
-    fn checksum(&mut self, seed: u32, offset: u64, length: u64) -> Result<u32, StorageError> {
-        let mut sum = seed;
+    fn checksum(&mut self, offset: u64, length: u64) -> Result<u32, StorageError> {
+        let mut sum = 0;
         let mut at = offset;
         let end = offset + length;
         while at < end {
@@ -135,7 +135,7 @@ pub(super) fn scan(
             return open(format!("record {} has an impossible length", header.id));
         }
         let length = u64::from(header.payload_bytes);
-        if window.checksum(seed, payload, length)? != header.payload_checksum {
+        if window.checksum(payload, length)? != header.payload_checksum {
             return open(format!("record {} does not match its checksum", header.id));
         }
         let prefix = (header.payload_bytes as usize).min(PAYLOAD_PREFIX_BYTES);
@@ -236,8 +236,8 @@ mod tests {
             (100, 2 * WINDOW_BYTES + 1),
             (3, 50),
         ] {
-            let sum = window.checksum(7, from as u64, (to - from) as u64).unwrap();
-            assert_eq!(sum, crc32c::crc32c_append(7, &bytes[from..to]));
+            let sum = window.checksum(from as u64, (to - from) as u64).unwrap();
+            assert_eq!(sum, crc32c::crc32c(&bytes[from..to]));
         }
         assert_eq!(
             last_nonzero(&mut window, 0).unwrap(),
