@@ -6,10 +6,11 @@
 //! stop:   node (its log and state machine) -> accept loop and connections -> endpoint -> lock
 //! ```
 
+mod log;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,10 +26,11 @@ use crate::config::{NodeConfig, StorageKind, TransportKind};
 use crate::files;
 use crate::handler::Service;
 use crate::identity::{DataDirectory, Owner};
-use crate::log::{self, OpenedLog};
 use crate::server;
 pub use crate::start_error::{StartError, stop_exit_code};
 use crate::state_machine::KvStateMachine;
+
+use log::OpenedLog;
 
 /// Links that an endpoint takes beyond those of clients: both directions of every peer, and those
 /// that replace a dead one.
@@ -126,8 +128,8 @@ impl Server {
     }
 
     /// Waits until the node has ended, by itself or because it was asked to. Its data directory is
-    /// then unlocked. Its address is free when the process ends, or when the last of its connections
-    /// has been forgotten: within seconds.
+    /// then unlocked. Its address is free when the process ends, or when the last of its
+    /// connections has been forgotten: within seconds.
     pub async fn stopped(&self) -> StopReason {
         let mut stopped = self.stopped.clone();
         match stopped.wait_for(Option::is_some).await {
@@ -389,12 +391,11 @@ async fn open_log(
 }
 
 fn credentials(config: &NodeConfig) -> Result<Credentials, StartError> {
-    let read = |path: &Path| std::fs::read(path).map_err(files::at("read", path));
     let paths = &config.certificates;
     let (ca, certificate, key) = (
-        read(&paths.ca)?,
-        read(&paths.certificate)?,
-        read(&paths.key)?,
+        files::read(&paths.ca)?,
+        files::read(&paths.certificate)?,
+        files::read(&paths.key)?,
     );
     let path = || paths.certificate.clone();
     let credentials = Credentials::from_pem(&ca, &certificate, &key).map_err(|source| {

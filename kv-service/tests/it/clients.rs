@@ -143,7 +143,8 @@ async fn more_requests_than_may_be_outstanding_are_all_answered() {
     assert_eq!(end, None);
 }
 
-/// The answers are far more than windows and budgets hold together, so the node has to stop reading.
+/// The answers are far more than windows and budgets hold together, so the node has to stop
+/// reading.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_takes_no_answers_holds_up_only_itself() {
     let cluster = one_node().await;

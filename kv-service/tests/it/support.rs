@@ -51,8 +51,9 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 /// Ports that this process has given out.
 static PORTS_GIVEN: AtomicU16 = AtomicU16::new(0);
 
-/// UDP ports of the loopback interface that nobody uses, and that nobody gets by chance while a node
-/// is stopped: they are below those that the system gives to sockets without a port of their own.
+/// UDP ports of the loopback interface that nobody uses, and that nobody gets by chance while a
+/// node is stopped: they are below those that the system gives to sockets without a port of their
+/// own.
 fn free_ports(count: usize) -> Vec<u16> {
     let first = 20_000 + (std::process::id() % 100) as u16 * 120;
     let next = || first + PORTS_GIVEN.fetch_add(1, Ordering::Relaxed) % 120;
