@@ -274,11 +274,9 @@ pub(crate) struct Expectation {
 }
 
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Example:\n  flotilla scan users/ --limit 10\n\nOne line per key: key, tab, value; \
-    line breaks, tabs, backslashes and bytes that are no text\nare written as escapes. \
-    --json gives everything, exactly."
-)]
+#[command(after_help = "Example:\n  flotilla scan users/ --limit 10\n\n\
+    One line per key: key, tab, value; line breaks, tabs, backslashes and bytes that are no text\n\
+    are written as escapes. --json gives everything, exactly.")]
 pub(crate) struct ScanArgs {
     /// How the cluster is reached.
     #[command(flatten)]

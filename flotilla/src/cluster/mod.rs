@@ -1,6 +1,6 @@
 //! `flotilla cluster`: a whole cluster on this machine, as one process per node (`supervisor`,
-//! `child`, `restart`) or inside this one (`in_process`). `plan` finds or makes its directory, `ready`
-//! waits until it takes writes, `status_line` tells how it is.
+//! `child`, `restart`) or inside this one (`in_process`). `plan` finds or makes its directory,
+//! `ready` waits until it takes writes, `status_line` tells how it is.
 
 pub(crate) mod child;
 mod in_process;

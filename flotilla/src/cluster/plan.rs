@@ -1,5 +1,5 @@
-//! Which cluster to run: the one that is in the directory, or a new one. What is asked for must agree
-//! with what is there.
+//! Which cluster to run: the one that is in the directory, or a new one. What is asked for must
+//! agree with what is there.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;

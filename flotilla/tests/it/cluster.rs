@@ -128,3 +128,18 @@ fn a_port_that_is_taken_is_told_and_nothing_is_left_running() {
     drop(taken);
     drop(Cluster::start_in(&at, &[]));
 }
+
+#[test]
+fn a_node_without_a_disk_is_never_started_again() {
+    let mut cluster = Cluster::start(&["--storage", "memory"]);
+    let ready = cluster.ready.last().expect("lines");
+    assert!(ready.ends_with(", not durable"), "{ready}");
+    cluster.run(["put", "k", "v"]).expect(0);
+    cluster.signal_node(3, Signal::KILL);
+    cluster.read_until("node 3 was ended by signal 9; it is not started again");
+    cluster.run(["put", "k", "w"]).expect(0);
+    // The next run knows nothing of this one.
+    assert_eq!(cluster.terminate().code(), Some(0));
+    let again = Cluster::start_in(&cluster.dir.clone(), &[]);
+    again.run(["get", "k"]).expect_error(1);
+}
