@@ -1,1 +1,27 @@
-//! raft-storage
+//! Log stores for `raft-core`, to choose from per deployment:
+//!
+//! - [`MemoryLogStore`] keeps nothing across a restart: for tests and one-process use;
+//! - [`WalLogStore`] keeps the log in segment files of its own: one sync per batch, the default;
+//! - `RocksLogStore` (feature `rocksdb`) keeps it in RocksDB.
+//!
+//! All three pass the suite in `conformance` (feature `conformance`), which is there for other
+//! implementations as well. The bytes on the disk are described in `docs/disk-format.md`.
+
+mod batch_thread;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod errors;
+mod files;
+mod hard_state;
+mod memory;
+mod outline;
+mod owner;
+#[cfg(feature = "rocksdb")]
+mod rocks;
+mod wal;
+
+pub use memory::MemoryLogStore;
+pub use owner::WalOwner;
+#[cfg(feature = "rocksdb")]
+pub use rocks::RocksLogStore;
+pub use wal::{RecoveryReport, TailCut, WalLogStore, WalOptions};

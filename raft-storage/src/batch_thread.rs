@@ -1,0 +1,188 @@
+//! The thread that a durable store writes on: one batch at a time, so that no sync ever holds up an
+//! async worker. After a failure it refuses everything.
+
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+
+use raft_core::{AppendBatch, StorageError};
+use tokio::sync::oneshot;
+
+/// Why a store takes nothing any more. Set once, never taken back.
+#[derive(Debug, Default)]
+pub(crate) struct Poison(OnceLock<String>);
+
+impl Poison {
+    pub(crate) fn set(&self, why: String) {
+        tracing::error!(why, "the log store failed and takes nothing any more");
+        self.0.get_or_init(|| why);
+    }
+
+    pub(crate) fn check(&self) -> Result<(), StorageError> {
+        match self.0.get() {
+            Some(why) => Err(StorageError::Poisoned(why.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+type Outcome = Result<(), StorageError>;
+
+/// One batch, and where to say that it is durable.
+#[derive(Debug)]
+struct Job {
+    batch: AppendBatch,
+    done: oneshot::Sender<Outcome>,
+}
+
+/// The thread, as its store sees it. Dropping it waits for the batch that is being written.
+#[derive(Debug)]
+pub(crate) struct BatchThread {
+    poison: Arc<Poison>,
+    /// Room for one batch: the store hands out one at a time. `None` only while being dropped.
+    jobs: Option<SyncSender<Job>>,
+    /// The answer to a batch that is not known to be done. Kept across a cancelled append, so that
+    /// the next one learns how it ended.
+    pending: Option<oneshot::Receiver<Outcome>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl BatchThread {
+    /// Starts a thread that makes batches durable with `write`, and owns it.
+    pub(crate) fn start(
+        name: &str,
+        poison: Arc<Poison>,
+        write: impl FnMut(&AppendBatch) -> Outcome + Send + 'static,
+    ) -> io::Result<Self> {
+        let (jobs, queue) = sync_channel(1);
+        let served = Arc::clone(&poison);
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || serve(&queue, &served, write))?;
+        Ok(Self {
+            poison,
+            jobs: Some(jobs),
+            pending: None,
+            thread: Some(thread),
+        })
+    }
+
+    /// Waits until no batch is being written.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub(crate) async fn settle(&mut self) -> Outcome {
+        if let Some(pending) = &mut self.pending {
+            let outcome = pending.await;
+            self.pending = None;
+            outcome.unwrap_or_else(|_gone| {
+                self.poison
+                    .set("the thread that writes it ended".to_owned());
+                Ok(())
+            })?;
+        }
+        self.poison.check()
+    }
+
+    /// Makes a batch durable.
+    ///
+    /// # Errors
+    /// What `write` answered, or that the store has failed before.
+    pub(crate) async fn append(&mut self, batch: AppendBatch) -> Outcome {
+        self.settle().await?;
+        let (done, pending) = oneshot::channel();
+        self.pending = Some(pending);
+        if let Some(jobs) = &self.jobs {
+            // There is room, because the last batch is done. A thread that ended drops `done`.
+            drop(jobs.try_send(Job { batch, done }));
+        }
+        self.settle().await
+    }
+}
+
+fn serve(queue: &Receiver<Job>, poison: &Poison, mut write: impl FnMut(&AppendBatch) -> Outcome) {
+    while let Ok(job) = queue.recv() {
+        let outcome = poison.check().and_then(|()| write(&job.batch));
+        if let Err(error) = &outcome {
+            poison.set(error.to_string());
+        }
+        // Whoever asked may have gone; the batch counts all the same.
+        drop(job.done.send(outcome));
+    }
+}
+
+impl Drop for BatchThread {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // Had it panicked, whoever waited would know by now.
+            drop(thread.join());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failure_is_final() {
+        let poison = Arc::new(Poison::default());
+        let mut calls = 0;
+        let mut thread = BatchThread::start("test", poison, move |_| {
+            calls += 1;
+            match calls {
+                2 => Err(StorageError::Poisoned("made to fail".to_owned())),
+                _ => Ok(()),
+            }
+        })
+        .unwrap();
+        assert!(thread.append(AppendBatch::default()).await.is_ok());
+        for _ in 0..3 {
+            let refused = thread.append(AppendBatch::default()).await.unwrap_err();
+            assert!(refused.to_string().contains("made to fail"), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_the_thread_is_a_failure() {
+        let poison = Arc::new(Poison::default());
+        let mut thread = BatchThread::start("test", poison, |_| panic!("made to panic")).unwrap();
+        for _ in 0..2 {
+            let refused = thread.append(AppendBatch::default()).await.unwrap_err();
+            assert!(refused.to_string().contains("ended"), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_append_is_finished_before_the_next_one() {
+        let (go, wait) = mpsc::channel::<()>();
+        let (said, written) = mpsc::channel();
+        let mut thread = BatchThread::start("test", Arc::default(), move |batch| {
+            wait.recv().unwrap();
+            said.send(batch.truncate_from).unwrap();
+            Ok(())
+        })
+        .unwrap();
+        let batch = |from: u64| AppendBatch {
+            truncate_from: Some(from.into()),
+            ..AppendBatch::default()
+        };
+        {
+            let cancelled = thread.append(batch(1));
+            let mut cancelled = std::pin::pin!(cancelled);
+            let poll = std::future::poll_fn(|context| {
+                std::task::Poll::Ready(cancelled.as_mut().poll(context).is_pending())
+            });
+            assert!(poll.await);
+        }
+        go.send(()).unwrap();
+        go.send(()).unwrap();
+        thread.append(batch(2)).await.unwrap();
+        let order: Vec<_> = written.try_iter().flatten().map(|from| from.0).collect();
+        assert_eq!(order, [1, 2]);
+    }
+}

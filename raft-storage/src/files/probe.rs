@@ -1,0 +1,242 @@
+//! Stands between a log and its files in tests. It fails the operation that it is told to fail, and it
+//! records all of them, so that every disk that a power cut could have left can be made from the record.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::Note;
+
+/// Bytes that a disk writes whole.
+const SECTOR_BYTES: usize = 512;
+
+/// The files of a directory, by name.
+pub(crate) type Image = BTreeMap<PathBuf, Vec<u8>>;
+
+/// Records, and fails on command.
+#[derive(Debug, Default)]
+pub(crate) struct Probe {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    base: Image,
+    names: BTreeMap<PathBuf, usize>,
+    files: usize,
+    trace: Vec<Event>,
+    fail: Option<(usize, io::ErrorKind)>,
+}
+
+/// One operation, or a mark that the test set.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    Create(PathBuf, usize),
+    Write(usize, u64, Vec<u8>),
+    Sync(usize),
+    Rename(PathBuf, PathBuf),
+    Remove(PathBuf),
+    SyncDir,
+    /// So many batches are acknowledged.
+    Acknowledged(usize),
+}
+
+impl Probe {
+    /// A probe of a directory that holds these files, all of them durable.
+    pub(crate) fn of(base: Image) -> Self {
+        let names: BTreeMap<_, _> = base.keys().cloned().zip(0..).collect();
+        let state = State {
+            files: names.len(),
+            base,
+            names,
+            ..State::default()
+        };
+        Self {
+            state: Mutex::new(state),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the operation that comes after `operations` more fail, and none behind it.
+    pub(crate) fn fail_after(&self, operations: usize, kind: io::ErrorKind) {
+        self.state().fail = Some((operations, kind));
+    }
+
+    /// Whether a failure is still to come.
+    pub(crate) fn will_fail(&self) -> bool {
+        self.state().fail.is_some()
+    }
+
+    pub(crate) fn acknowledge(&self, batches: usize) {
+        self.state().trace.push(Event::Acknowledged(batches));
+    }
+
+    pub(crate) fn trace(&self) -> Vec<Event> {
+        self.state().trace.clone()
+    }
+
+    pub(crate) fn note(&self, note: &Note<'_>) -> io::Result<()> {
+        let mut state = self.state();
+        if let Some((operations, kind)) = state.fail {
+            if operations == 0 {
+                state.fail = None;
+                return Err(io::Error::from(kind));
+            }
+            state.fail = Some((operations - 1, kind));
+        }
+        let event = state.event(note);
+        state.trace.push(event);
+        Ok(())
+    }
+}
+
+impl State {
+    fn event(&mut self, note: &Note<'_>) -> Event {
+        let name = |path: &Path| PathBuf::from(path.file_name().expect("files have names"));
+        match note {
+            Note::Create(path) => {
+                let file = self.files;
+                self.files += 1;
+                self.names.insert(name(path), file);
+                Event::Create(name(path), file)
+            }
+            Note::Write(path, offset, bytes) => {
+                Event::Write(self.names[&name(path)], *offset, bytes.to_vec())
+            }
+            Note::Sync(path) => Event::Sync(self.names[&name(path)]),
+            Note::Rename(from, to) => {
+                let file = self.names.remove(&name(from)).expect("it was created");
+                self.names.insert(name(to), file);
+                Event::Rename(name(from), name(to))
+            }
+            Note::Remove(path) => {
+                self.names.remove(&name(path));
+                Event::Remove(name(path))
+            }
+            Note::SyncDir(_) => Event::SyncDir,
+        }
+    }
+}
+
+/// A disk that forgets what was not synced when the power goes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PowerCut {
+    files: Vec<PendingFile>,
+    names: BTreeMap<PathBuf, usize>,
+    pending_names: Vec<Event>,
+    /// Batches that were acknowledged.
+    pub(crate) acknowledged: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+struct PendingFile {
+    synced: Vec<u8>,
+    pending: Vec<(u64, Vec<u8>)>,
+}
+
+impl PowerCut {
+    pub(crate) fn new(base: Image) -> Self {
+        let mut disk = Self::default();
+        for (name, synced) in base {
+            disk.names.insert(name, disk.files.len());
+            disk.files.push(PendingFile {
+                synced,
+                pending: Vec::new(),
+            });
+        }
+        disk
+    }
+
+    /// One more operation happens.
+    pub(crate) fn advance(&mut self, event: &Event) {
+        match event {
+            Event::Create(_, file) => {
+                assert_eq!(*file, self.files.len());
+                self.files.push(PendingFile::default());
+                self.pending_names.push(event.clone());
+            }
+            Event::Write(file, offset, bytes) => {
+                self.files[*file].pending.push((*offset, bytes.clone()));
+            }
+            Event::Sync(file) => {
+                let PendingFile { synced, pending } = &mut self.files[*file];
+                for (offset, bytes) in pending.drain(..) {
+                    overwrite(synced, offset, &bytes);
+                }
+            }
+            Event::Rename(..) | Event::Remove(_) => self.pending_names.push(event.clone()),
+            Event::SyncDir => {
+                for event in std::mem::take(&mut self.pending_names) {
+                    rename(&mut self.names, &event);
+                }
+            }
+            Event::Acknowledged(batches) => self.acknowledged = *batches,
+        }
+    }
+
+    /// What the disk holds if the power goes now. `choose(n)` gives a number below `n`: it decides which
+    /// of the unsynced sectors and names had been written. Names go in their order, sectors in any.
+    pub(crate) fn image(&self, mut choose: impl FnMut(usize) -> usize) -> Image {
+        let mut names = self.names.clone();
+        let kept_names = choose(self.pending_names.len() + 1);
+        for event in &self.pending_names[..kept_names] {
+            rename(&mut names, event);
+        }
+        // None, all, or a part of the sectors.
+        let mode = choose(4);
+        names
+            .into_iter()
+            .map(|(name, file)| {
+                let PendingFile { synced, pending } = &self.files[file];
+                let mut bytes = synced.clone();
+                for (offset, written) in pending {
+                    let mut at = *offset;
+                    for sector in sectors(*offset, written) {
+                        if mode == 1 || (mode >= 2 && choose(2) == 0) {
+                            overwrite(&mut bytes, at, sector);
+                        }
+                        at += sector.len() as u64;
+                    }
+                }
+                (name, bytes)
+            })
+            .collect()
+    }
+}
+
+fn rename(names: &mut BTreeMap<PathBuf, usize>, event: &Event) {
+    match event {
+        Event::Create(name, file) => {
+            names.insert(name.clone(), *file);
+        }
+        Event::Rename(from, to) => {
+            let file = names.remove(from).expect("names change in their order");
+            names.insert(to.clone(), file);
+        }
+        Event::Remove(name) => {
+            names.remove(name);
+        }
+        _ => unreachable!("only names are pending here"),
+    }
+}
+
+fn overwrite(file: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
+    let from = usize::try_from(offset).expect("test files are small");
+    let to = from + bytes.len();
+    if file.len() < to {
+        file.resize(to, 0);
+    }
+    file[from..to].copy_from_slice(bytes);
+}
+
+/// A write in pieces that end where sectors end.
+fn sectors(offset: u64, bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let into = usize::try_from(offset % SECTOR_BYTES as u64).expect("less than a sector");
+    let first = (SECTOR_BYTES - into).min(bytes.len());
+    let (first, rest) = bytes.split_at(first);
+    std::iter::once(first).chain(rest.chunks(SECTOR_BYTES))
+}

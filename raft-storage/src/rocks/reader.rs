@@ -1,0 +1,129 @@
+//! Reads entries from one snapshot of the database, beside the writer. The snapshot also holds where
+//! the log ends and where terms begin, so what it says is checked against itself.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use raft_core::{Entry, Index, LogReader, LogUsage, StorageError, Term};
+use rocksdb::{DB, ReadOptions, SnapshotWithThreadMode};
+
+use super::keys::{self, LogEnd};
+use super::{Shared, rocks_error};
+use crate::outline::fits_read;
+
+/// Bytes that RocksDB reads ahead of a read.
+const READAHEAD_BYTES: usize = 1 << 20;
+
+/// The reader of a log in RocksDB.
+#[derive(Debug)]
+pub(super) struct RocksReader {
+    pub(super) shared: Arc<Shared>,
+}
+
+#[async_trait]
+impl LogReader for RocksReader {
+    async fn read(
+        &self,
+        range: Range<Index>,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let shared = Arc::clone(&self.shared);
+        let reading = tokio::task::spawn_blocking(move || shared.read(range, bytes_max));
+        reading
+            .await
+            .unwrap_or_else(|ended| Err(StorageError::Poisoned(format!("a read {ended}"))))
+    }
+
+    fn usage(&self) -> LogUsage {
+        self.shared.usage()
+    }
+}
+
+type Snapshot<'a> = SnapshotWithThreadMode<'a, DB>;
+
+impl Shared {
+    fn read(&self, range: Range<Index>, bytes_max: usize) -> Result<Vec<Entry>, StorageError> {
+        self.poison.check()?;
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        let snapshot = self.db.snapshot();
+        let last = self.last_index(&snapshot)?;
+        let first = Index(1);
+        if range.start < first || range.start > last {
+            return Err(StorageError::OutOfRange {
+                from: range.start,
+                first,
+                last,
+            });
+        }
+        let end = range.end.min(last.next());
+        self.read_entries(&snapshot, range.start..end, bytes_max)
+    }
+
+    fn read_entries(
+        &self,
+        snapshot: &Snapshot<'_>,
+        range: Range<Index>,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let mut options = ReadOptions::default();
+        options.set_readahead_size(READAHEAD_BYTES);
+        options.set_iterate_upper_bound(keys::entry_key(range.end));
+        let mut iterator = snapshot.raw_iterator_opt(options);
+        iterator.seek(keys::entry_key(range.start));
+        let (mut entries, mut taken) = (Vec::new(), 0);
+        let mut index = range.start;
+        let mut term = self.term_at(snapshot, index)?;
+        while index < range.end {
+            let found = iterator.item();
+            let Some(value) = found.filter(|(key, _)| *key == keys::entry_key(index)) else {
+                let status = iterator.status();
+                status.map_err(|error| rocks_error("read", &self.path, &error))?;
+                return Err(self.damaged(format!("entry {index} is missing")));
+            };
+            let value = value.1;
+            if !fits_read(taken, value.len(), bytes_max) {
+                break;
+            }
+            taken += value.len();
+            let entry = Entry::decode(&mut Bytes::copy_from_slice(value));
+            let entry = entry.map_err(|error| self.damaged(error.to_string()))?;
+            if entry.term() > term {
+                term = self.term_at(snapshot, index)?;
+            }
+            if entry.index() != index || entry.term() != term {
+                let what = format!("entry {index}@{term} is not here, but {}", entry.id());
+                return Err(self.damaged(what));
+            }
+            entries.push(entry);
+            index = index.next();
+            iterator.next();
+        }
+        Ok(entries)
+    }
+
+    fn last_index(&self, snapshot: &Snapshot<'_>) -> Result<Index, StorageError> {
+        let value = snapshot.get(keys::last_key());
+        let value = value.map_err(|error| rocks_error("read", &self.path, &error))?;
+        let Some(value) = value else {
+            return Ok(Index(0));
+        };
+        let end = LogEnd::decode(&value);
+        let end = end.ok_or_else(|| self.damaged("its last entry's id cannot be read"))?;
+        Ok(end.last.index)
+    }
+
+    /// The term of the run that `index` is in.
+    fn term_at(&self, snapshot: &Snapshot<'_>, index: Index) -> Result<Term, StorageError> {
+        let mut iterator = snapshot.raw_iterator();
+        iterator.seek_for_prev(keys::run_key(index));
+        let run = iterator.item().filter(|(key, _)| key[0] == b't');
+        let term = run.and_then(|(_, value)| keys::decode_term(value));
+        let status = iterator.status();
+        status.map_err(|error| rocks_error("read", &self.path, &error))?;
+        term.ok_or_else(|| self.damaged(format!("no term run holds entry {index}")))
+    }
+}

@@ -1,0 +1,270 @@
+//! The log store over files: one thread writes, one sync per batch, readers beside it. The format, the
+//! recovery steps and what is assumed of the disk are in `docs/disk-format.md`.
+//!
+//! ```text
+//! append() --Job--> writer thread --> active segment --sync--> index --> reader
+//!                        |                                       ^
+//!                        +-- spare thread (zeros ahead)          +-- recovery, when opened
+//! ```
+
+mod active;
+mod index;
+mod options;
+mod reader;
+mod record;
+mod recovery;
+mod scan;
+mod segment;
+mod spare;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use raft_core::{
+    AppendBatch, HardState, LoadedLog, LogId, LogReader, LogStore, LogUsage, StorageError,
+};
+
+pub use options::{RecoveryReport, TailCut, WalOptions};
+
+use crate::batch_thread::{BatchThread, Poison};
+use crate::errors::{foreign, io_error};
+use crate::files::{create_dir_synced, lock_dir};
+use crate::owner::WalOwner;
+use active::{ActiveSegment, Beginning, SegmentFactory};
+use index::LogIndex;
+use reader::WalReader;
+use recovery::Recovered;
+use segment::SealMark;
+use spare::SPARE_NAME;
+use writer::Writer;
+
+/// A log in segment files. Dropping it waits for the batch that is being written.
+#[derive(Debug)]
+pub struct WalLogStore {
+    shared: Arc<Shared>,
+    thread: BatchThread,
+}
+
+/// What the writer tells the readers.
+#[derive(Debug, Default)]
+struct Shared {
+    durable: Mutex<Durable>,
+    poison: Arc<Poison>,
+    segment_bytes: AtomicU64,
+    spare_bytes: AtomicU64,
+}
+
+/// What is on the disk for good.
+#[derive(Debug, Default)]
+struct Durable {
+    hard_state: HardState,
+    index: LogIndex,
+}
+
+impl Shared {
+    fn durable(&self) -> MutexGuard<'_, Durable> {
+        // A batch is checked before it is published, so no panic leaves half of one behind.
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn usage(&self) -> LogUsage {
+        let segments = self.segment_bytes.load(Ordering::Relaxed);
+        LogUsage {
+            log_bytes: self.durable().index.log_bytes(),
+            disk_bytes: segments + self.spare_bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl WalLogStore {
+    /// Opens the log in `dir`, and creates it where the options allow. Reads all of it; a torn tail is
+    /// cut, kept aside and reported.
+    ///
+    /// # Errors
+    /// `Damaged` where data that had been synced is not readable any more, and `Foreign` where the
+    /// log is not `owner`'s, is of a newer version, or is missing though it must exist: nothing has
+    /// been changed then. `Io` or `Full` where the system refuses, also where another process has
+    /// the log open.
+    pub fn open(
+        dir: &Path,
+        owner: WalOwner,
+        options: WalOptions,
+    ) -> Result<(Self, RecoveryReport), StorageError> {
+        let started = Instant::now();
+        if options.create {
+            create_dir_synced(dir)?;
+        } else if !dir.is_dir() {
+            return Err(foreign(dir, NO_LOG));
+        }
+        let lock = lock_dir(dir)?;
+        let recovered = recovery::recover(dir, &owner)?;
+        let existed = recovered.is_some();
+        if !existed && !options.create {
+            return Err(foreign(dir, NO_LOG));
+        }
+        let shared = Arc::new(Shared::default());
+        let mut opening = Opening {
+            dir,
+            factory: SegmentFactory::new(
+                options.disk(),
+                dir,
+                owner,
+                options.segment_bytes(),
+                Arc::clone(&shared),
+            ),
+            options,
+            shared,
+        };
+        opening.remove_spare()?;
+        let (active, mut report) = match recovered {
+            Some(recovered) => opening.existing(recovered)?,
+            None => opening.fresh()?,
+        };
+        let store = opening.start(active, lock)?;
+        report.duration = started.elapsed();
+        tracing::info!(
+            dir = %dir.display(),
+            segments = report.segments,
+            records = report.records,
+            bytes = report.bytes,
+            duration_ms = u64::try_from(report.duration.as_millis()).unwrap_or(u64::MAX),
+            existed,
+            "log opened"
+        );
+        Ok((store, report))
+    }
+}
+
+const NO_LOG: &str = "holds no log, but must: its disk was lost, or it was never formatted";
+
+/// A log that is being opened.
+struct Opening<'a> {
+    dir: &'a Path,
+    options: WalOptions,
+    factory: SegmentFactory,
+    shared: Arc<Shared>,
+}
+
+impl Opening<'_> {
+    fn remove_spare(&self) -> Result<(), StorageError> {
+        let spare = self.dir.join(SPARE_NAME);
+        match fs::exists(&spare) {
+            Ok(false) => Ok(()),
+            Ok(true) => self.options.disk().remove(&spare),
+            Err(error) => Err(io_error("open", &spare, &error)),
+        }
+    }
+
+    fn fresh(&mut self) -> Result<(ActiveSegment, RecoveryReport), StorageError> {
+        // Whoever made the directory may not have made its name durable.
+        if let Some(parent) = self.dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+            self.options.disk().sync_dir(parent)?;
+        }
+        let active = self.next_segment(0, SealMark::default())?;
+        Ok((active, RecoveryReport::default()))
+    }
+
+    fn existing(
+        &mut self,
+        recovered: Recovered,
+    ) -> Result<(ActiveSegment, RecoveryReport), StorageError> {
+        let disk = self.options.disk();
+        // The newest segment's name may have been seen without being durable.
+        disk.sync_dir(self.dir)?;
+        let tail = &recovered.tail;
+        let mut report = recovered.report;
+        if let Some(torn) = recovered.torn {
+            let cut = recovery::cut(&disk, self.dir, &tail.segment, torn)?;
+            tracing::warn!(
+                file = %cut.path.display(), offset = cut.offset, bytes = cut.bytes,
+                copy = %cut.copy.display(), "the torn end of the log was cut"
+            );
+            report.cut = Some(cut);
+        }
+        let bytes = recovered.disk_bytes;
+        self.shared.segment_bytes.store(bytes, Ordering::Relaxed);
+        {
+            let mut durable = self.shared.durable();
+            durable.hard_state = recovered.hard_state;
+            durable.index = recovered.index;
+        }
+        let active = match tail.seal {
+            Some(seal) => self.next_segment(tail.segment.sequence, seal)?,
+            None => ActiveSegment::reopen(&disk, tail)?,
+        };
+        Ok((active, report))
+    }
+
+    fn next_segment(
+        &mut self,
+        after: u64,
+        previous: SealMark,
+    ) -> Result<ActiveSegment, StorageError> {
+        let (hard_state, last) = self.state();
+        let beginning = Beginning {
+            sequence: after + 1,
+            previous,
+            hard_state,
+            last,
+            batch_end: true,
+        };
+        self.factory.create(beginning, 0)
+    }
+
+    fn state(&self) -> (HardState, LogId) {
+        let durable = self.shared.durable();
+        (durable.hard_state, durable.index.outline().last())
+    }
+
+    fn start(self, active: ActiveSegment, lock: File) -> Result<WalLogStore, StorageError> {
+        let (hard_state, last) = self.state();
+        let mut writer = Writer {
+            shared: Arc::clone(&self.shared),
+            factory: self.factory,
+            active,
+            hard_state,
+            last,
+            _lock: lock,
+        };
+        let poison = Arc::clone(&self.shared.poison);
+        let write = move |batch: &AppendBatch| writer.append(batch);
+        let thread = BatchThread::start("wal-writer", poison, write)
+            .map_err(|error| io_error("start the writer of", self.dir, &error))?;
+        Ok(WalLogStore {
+            shared: self.shared,
+            thread,
+        })
+    }
+}
+
+#[async_trait]
+impl LogStore for WalLogStore {
+    async fn load(&mut self) -> Result<LoadedLog, StorageError> {
+        self.shared.poison.check()?;
+        let durable = self.shared.durable();
+        Ok(LoadedLog {
+            hard_state: durable.hard_state,
+            term_runs: durable.index.outline().runs().to_vec(),
+            last: durable.index.outline().last(),
+        })
+    }
+
+    async fn append(&mut self, batch: AppendBatch) -> Result<(), StorageError> {
+        self.thread.settle().await?;
+        self.shared.durable().index.outline().assert_fits(&batch);
+        self.thread.append(batch).await
+    }
+
+    fn reader(&self) -> Arc<dyn LogReader> {
+        Arc::new(WalReader {
+            shared: Arc::clone(&self.shared),
+        })
+    }
+}

@@ -1,0 +1,100 @@
+//! What the file log is told when it is opened, and what it reports when it is.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use raft_core::entry::{ENTRY_HEADER_BYTES, ENTRY_PAYLOAD_BYTES_MAX};
+
+use crate::files::Disk;
+
+/// The most bytes that an encoded entry has.
+pub(super) const ENTRY_BYTES_MAX: usize = ENTRY_HEADER_BYTES + ENTRY_PAYLOAD_BYTES_MAX;
+
+/// Settings of a file log.
+#[derive(Clone, Debug)]
+pub struct WalOptions {
+    /// Bytes of a segment file, 64 MiB unless told. Values outside
+    /// [`WalOptions::SEGMENT_BYTES_MIN`] and [`WalOptions::SEGMENT_BYTES_MAX`] are taken to the
+    /// nearer of the two. A segment becomes larger where a single entry needs it.
+    pub segment_bytes: u64,
+    /// Whether a directory without a log gets a new, empty one. True unless told. A node that has
+    /// made promises before opens with `false`: an empty directory is then a lost disk, not a
+    /// beginning.
+    pub create: bool,
+    /// The files of tests, which fail on command.
+    #[cfg(test)]
+    pub(crate) disk: Disk,
+}
+
+impl WalOptions {
+    /// The smallest segment: the header page and a page of records.
+    pub const SEGMENT_BYTES_MIN: u64 = 8 << 10;
+    /// The largest segment.
+    pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+
+    pub(super) fn segment_bytes(&self) -> u64 {
+        let bytes = self
+            .segment_bytes
+            .clamp(Self::SEGMENT_BYTES_MIN, Self::SEGMENT_BYTES_MAX);
+        bytes.next_multiple_of(4096)
+    }
+
+    #[cfg(test)]
+    pub(super) fn disk(&self) -> Disk {
+        self.disk.clone()
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "tests have files that fail on command")]
+    pub(super) fn disk(&self) -> Disk {
+        Disk::default()
+    }
+}
+
+impl Default for WalOptions {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            create: true,
+            #[cfg(test)]
+            disk: Disk::default(),
+        }
+    }
+}
+
+/// What was found when a file log was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Segment files.
+    pub segments: u64,
+    /// Whole records.
+    pub records: u64,
+    /// Bytes of whole records, with the segments' headers.
+    pub bytes: u64,
+    /// What was cut from the end, where the last write had been torn.
+    pub cut: Option<TailCut>,
+    /// Whether the log ends inside a batch. Its end was never acknowledged, so nothing is wrong;
+    /// the part that is there counts.
+    pub unfinished_batch: bool,
+    /// How long opening took.
+    pub duration: Duration,
+}
+
+/// The torn end of a log. It was never acknowledged, or else the disk lost what it had promised to
+/// keep and nothing behind it tells so; that is why it is kept aside and reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TailCut {
+    /// The segment file.
+    pub path: PathBuf,
+    /// Where the log was cut, in bytes from the start of the file.
+    pub offset: u64,
+    /// Bytes from there to the last one that was not zero.
+    pub bytes: u64,
+    /// Where the first [`TailCut::COPY_BYTES_MAX`] of them were copied.
+    pub copy: PathBuf,
+}
+
+impl TailCut {
+    /// The most bytes of a torn tail that are copied aside.
+    pub const COPY_BYTES_MAX: u64 = 1 << 20;
+}

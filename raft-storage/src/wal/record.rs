@@ -1,0 +1,206 @@
+//! The frame around everything in a segment: a header of 48 bytes, a payload, zeros up to a multiple
+//! of 8. The byte table is in `docs/disk-format.md`.
+//!
+//! The header has a checksum of its own, so that a record whose payload is torn still tells its
+//! index, and still vouches for what had been synced before it. It is seeded by the segment's salt:
+//! bytes of another file, or of another life of this one, are not records. The payload's checksum in
+//! the header is not seeded: with an empty payload it would be the seed, and cancel it.
+
+use raft_core::{GroupId, Index, LogId, Term};
+
+use super::options::ENTRY_BYTES_MAX;
+use crate::hard_state::HARD_STATE_BYTES;
+
+/// Bytes before the payload.
+pub(super) const RECORD_HEADER_BYTES: usize = 48;
+/// Records begin at multiples of this.
+pub(super) const RECORD_ALIGNMENT: u64 = 8;
+/// Bytes of a seal, for which every segment keeps room.
+pub(super) const SEAL_BYTES: u64 = RECORD_HEADER_BYTES as u64;
+/// The group that all records are of: a store serves one group so far.
+pub(super) const GROUP: GroupId = GroupId(0);
+
+const FLAG_BATCH_END: u8 = 1;
+const GROUP_FIELD: std::ops::Range<usize> = 16..24;
+
+/// What a record is. 0 is never valid, so that zeros are not records; 5 is kept for a snapshot
+/// marker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RecordKind {
+    /// One encoded entry.
+    Entry,
+    /// Term and vote; its id is that of the last entry at that point.
+    HardState,
+    /// Drops the entry at its index and all behind it.
+    Truncate,
+    /// The last record of a segment that is full.
+    Seal,
+}
+
+impl RecordKind {
+    fn to_byte(self) -> u8 {
+        match self {
+            Self::Entry => 1,
+            Self::HardState => 2,
+            Self::Truncate => 3,
+            Self::Seal => 4,
+        }
+    }
+
+    fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Entry),
+            2 => Some(Self::HardState),
+            3 => Some(Self::Truncate),
+            4 => Some(Self::Seal),
+            _ => None,
+        }
+    }
+
+    /// Whether a record of this kind may have a payload of so many bytes.
+    pub(super) fn allows(self, payload_bytes: usize) -> bool {
+        match self {
+            Self::Entry => payload_bytes <= ENTRY_BYTES_MAX,
+            Self::HardState => payload_bytes == HARD_STATE_BYTES,
+            Self::Truncate | Self::Seal => payload_bytes == 0,
+        }
+    }
+}
+
+/// The fields of a record's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RecordHeader {
+    pub(super) kind: RecordKind,
+    /// Whether it is the last one of its batch.
+    pub(super) batch_end: bool,
+    pub(super) payload_bytes: u32,
+    pub(super) payload_checksum: u32,
+    pub(super) id: LogId,
+    /// The offset in this segment up to which all was known to be synced when this was written.
+    pub(super) synced_to: u64,
+}
+
+/// What 48 bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decoded {
+    /// A header of this segment.
+    Record(RecordHeader),
+    /// Not a header of this segment: zeros, torn, damaged, or of another file.
+    Nothing,
+    /// A header of this segment that this version cannot understand.
+    Newer,
+}
+
+impl RecordHeader {
+    /// The bytes of the header and the checksum in them, which names the record for good.
+    pub(super) fn encode(&self, seed: u32) -> ([u8; RECORD_HEADER_BYTES], u32) {
+        let mut bytes = [0; RECORD_HEADER_BYTES];
+        bytes[4..8].copy_from_slice(&self.payload_checksum.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.payload_bytes.to_le_bytes());
+        bytes[12] = self.kind.to_byte();
+        bytes[13] = if self.batch_end { FLAG_BATCH_END } else { 0 };
+        bytes[GROUP_FIELD].copy_from_slice(&GROUP.0.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.id.index.0.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.id.term.0.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.synced_to.to_le_bytes());
+        let checksum = crc32c::crc32c_append(seed, &bytes[4..]);
+        bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+        (bytes, checksum)
+    }
+
+    /// Reads a header. Never fails on arbitrary bytes.
+    pub(super) fn decode(bytes: &[u8; RECORD_HEADER_BYTES], seed: u32) -> Decoded {
+        if bytes[12] == 0 || header_checksum(bytes) != crc32c::crc32c_append(seed, &bytes[4..]) {
+            return Decoded::Nothing;
+        }
+        let group = u64_at(bytes, GROUP_FIELD.start);
+        let Some(kind) = RecordKind::from_byte(bytes[12]) else {
+            return Decoded::Newer;
+        };
+        if bytes[13] & !FLAG_BATCH_END != 0 || bytes[14..16] != [0, 0] || group != GROUP.0 {
+            return Decoded::Newer;
+        }
+        Decoded::Record(Self {
+            kind,
+            batch_end: bytes[13] & FLAG_BATCH_END != 0,
+            payload_bytes: u32_at(bytes, 8),
+            payload_checksum: u32_at(bytes, 4),
+            id: LogId::new(Term(u64_at(bytes, 32)), Index(u64_at(bytes, 24))),
+            synced_to: u64_at(bytes, 40),
+        })
+    }
+
+    /// Bytes that the whole record takes in the segment.
+    pub(super) fn record_bytes(&self) -> u64 {
+        record_bytes(self.payload_bytes as usize)
+    }
+}
+
+/// The checksum in a header.
+pub(super) fn header_checksum(bytes: &[u8; RECORD_HEADER_BYTES]) -> u32 {
+    u32_at(bytes, 0)
+}
+
+/// Bytes that a record with such a payload takes in a segment.
+pub(super) fn record_bytes(payload_bytes: usize) -> u64 {
+    ((RECORD_HEADER_BYTES + payload_bytes) as u64).next_multiple_of(RECORD_ALIGNMENT)
+}
+
+/// The number at `offset`, which is inside `bytes`.
+pub(super) fn u32_at(bytes: &[u8], offset: usize) -> u32 {
+    let mut field = [0; 4];
+    field.copy_from_slice(&bytes[offset..offset + 4]);
+    u32::from_le_bytes(field)
+}
+
+/// The number at `offset`, which is inside `bytes`.
+pub(super) fn u64_at(bytes: &[u8], offset: usize) -> u64 {
+    let mut field = [0; 8];
+    field.copy_from_slice(&bytes[offset..offset + 8]);
+    u64::from_le_bytes(field)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> RecordHeader {
+        RecordHeader {
+            kind: RecordKind::Entry,
+            batch_end: true,
+            payload_bytes: 77,
+            payload_checksum: 0xdead_beef,
+            id: LogId::new(Term(3), Index(9)),
+            synced_to: 4096,
+        }
+    }
+
+    #[test]
+    fn a_header_decodes_to_itself_under_its_own_seed_only() {
+        let (bytes, checksum) = sample().encode(5);
+        assert_eq!(RecordHeader::decode(&bytes, 5), Decoded::Record(sample()));
+        assert_eq!(RecordHeader::decode(&bytes, 6), Decoded::Nothing);
+        assert_eq!(header_checksum(&bytes), checksum);
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_header_is_noticed() {
+        let (good, _) = sample().encode(5);
+        for bit in 0..RECORD_HEADER_BYTES * 8 {
+            let mut bad = good;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(RecordHeader::decode(&bad, 5), Decoded::Nothing, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_flag_or_group_with_a_right_checksum_is_newer() {
+        for (position, value) in [(12, 9), (13, 2), (14, 1), (16, 1)] {
+            let (mut bytes, _) = sample().encode(5);
+            bytes[position] = value;
+            let checksum = crc32c::crc32c_append(5, &bytes[4..]);
+            bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+            assert_eq!(RecordHeader::decode(&bytes, 5), Decoded::Newer);
+        }
+    }
+}

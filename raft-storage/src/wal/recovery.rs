@@ -1,0 +1,347 @@
+//! Opening a log that is there, in the numbered steps of `docs/disk-format.md`. Steps 1 to 6 only
+//! read; what they find decides whether step 7 may change anything.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use raft_core::entry::ENTRY_HEADER_BYTES;
+use raft_core::{HardState, Index, StorageError};
+
+use super::index::{LogIndex, Placed};
+use super::options::{RecoveryReport, TailCut};
+use super::record::{RecordHeader, RecordKind};
+use super::scan::{Record, ScanEnd, Window, remains, scan};
+use super::segment::{HEADER_BYTES, SealMark, SegmentHeader, SegmentRef, sequence_of};
+use crate::errors::{damaged, foreign, io_error};
+use crate::files::Disk;
+use crate::hard_state::decode_hard_state;
+use crate::owner::WalOwner;
+
+/// Torn tails that are kept aside; older ones are removed.
+const TORN_COPIES_MAX: usize = 8;
+const TORN_PREFIX: &str = "torn-";
+const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// A log as it was found.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) index: LogIndex,
+    pub(super) hard_state: HardState,
+    pub(super) tail: Tail,
+    /// The torn tail that is still there.
+    pub(super) torn: Option<TornTail>,
+    pub(super) report: RecoveryReport,
+    /// Bytes of the segment files.
+    pub(super) disk_bytes: u64,
+}
+
+/// The last segment, and where writing goes on in it.
+#[derive(Debug)]
+pub(super) struct Tail {
+    pub(super) segment: Arc<SegmentRef>,
+    pub(super) file_bytes: u64,
+    pub(super) offset: u64,
+    /// Where it is full already.
+    pub(super) seal: Option<SealMark>,
+}
+
+/// Bytes behind the last whole record that were provably or probably never synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TornTail {
+    pub(super) offset: u64,
+    pub(super) end: u64,
+}
+
+/// Reads a whole log and judges it. Changes nothing. `None` where the directory has no segment.
+pub(super) fn recover(dir: &Path, owner: &WalOwner) -> Result<Option<Recovered>, StorageError> {
+    let paths = segment_paths(dir)?;
+    let Some((last, sealed)) = paths.split_last() else {
+        return Ok(None);
+    };
+    let mut replay = Replay::default();
+    for path in sealed {
+        let opened = replay.open(path, owner)?;
+        let (end, _) = replay.scan(&opened)?;
+        match end {
+            ScanEnd::Sealed { mark, end } => replay.finish_segment(mark, end),
+            ScanEnd::Open { offset, what } => {
+                let what = format!("{what}, but a later segment follows");
+                return Err(damaged(path, offset, what));
+            }
+        }
+    }
+    let (tail, torn) = replay.last_segment(last, owner)?;
+    replay.report.segments = paths.len() as u64;
+    Ok(Some(Recovered {
+        index: replay.index,
+        hard_state: replay.hard_state,
+        tail,
+        torn,
+        report: replay.report,
+        disk_bytes: replay.disk_bytes,
+    }))
+}
+
+/// Steps 1 and 2: the segments of a directory, in order, none missing.
+fn segment_paths(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
+    let failed = |error| io_error("list", dir, &error);
+    let mut sequences = Vec::new();
+    for found in fs::read_dir(dir).map_err(failed)? {
+        let path = found.map_err(failed)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        match sequence_of(&name) {
+            Some(sequence) => sequences.push((sequence, path)),
+            None if name.ends_with(".wal") => {
+                return Err(foreign(&path, "has a name that no segment has"));
+            }
+            None => {}
+        }
+    }
+    sequences.sort_unstable();
+    for (expected, (sequence, _)) in (1..).zip(&sequences) {
+        if *sequence != expected {
+            let what = format!("segment {expected} is missing, segment {sequence} is there");
+            return Err(damaged(dir, 0, what));
+        }
+    }
+    Ok(sequences.into_iter().map(|(_, path)| path).collect())
+}
+
+/// What has been understood of the log so far.
+#[derive(Default)]
+struct Replay {
+    index: LogIndex,
+    hard_state: HardState,
+    sequence: u64,
+    seal: SealMark,
+    report: RecoveryReport,
+    disk_bytes: u64,
+}
+
+struct OpenedSegment {
+    file: File,
+    path: PathBuf,
+    header: SegmentHeader,
+    segment: Arc<SegmentRef>,
+}
+
+impl Replay {
+    /// Step 3 and 4: the header page of the next segment.
+    fn open(&mut self, path: &Path, owner: &WalOwner) -> Result<OpenedSegment, StorageError> {
+        let file = File::open(path).map_err(|error| io_error("open", path, &error))?;
+        let metadata = file.metadata();
+        let file_bytes = metadata
+            .map_err(|error| io_error("open", path, &error))?
+            .len();
+        if file_bytes < HEADER_BYTES as u64 {
+            return Err(damaged(path, file_bytes, "it ends inside its header"));
+        }
+        let mut page = [0; HEADER_BYTES];
+        page.copy_from_slice(Window::new(&file, path, file_bytes).slice(0, HEADER_BYTES)?);
+        let header = SegmentHeader::decode(&page, path, owner, self.sequence + 1)?;
+        if header.file_bytes != file_bytes {
+            let what = format!("it has {file_bytes} bytes, not {}", header.file_bytes);
+            return Err(damaged(path, file_bytes.min(header.file_bytes), what));
+        }
+        if header.previous != self.seal {
+            let what = "it does not continue the segment before it";
+            return Err(damaged(path, 80, what));
+        }
+        self.sequence += 1;
+        self.disk_bytes += file_bytes;
+        let segment = Arc::new(SegmentRef {
+            sequence: self.sequence,
+            path: path.to_owned(),
+            seed: header.seed(),
+        });
+        Ok(OpenedSegment {
+            file,
+            path: path.to_owned(),
+            header,
+            segment,
+        })
+    }
+
+    /// Step 5: the records of a segment.
+    fn scan<'a>(
+        &mut self,
+        opened: &'a OpenedSegment,
+    ) -> Result<(ScanEnd, Window<'a>), StorageError> {
+        let mut window = Window::new(&opened.file, &opened.path, opened.header.file_bytes);
+        let mut first = true;
+        let end = scan(&mut window, &opened.header, |record| {
+            if std::mem::take(&mut first) && record.header.kind != RecordKind::HardState {
+                return Err("its first record is no hard state".to_owned());
+            }
+            self.replay(&record, &opened.segment)
+        })?;
+        Ok((end, window))
+    }
+
+    fn replay(&mut self, record: &Record<'_>, segment: &Arc<SegmentRef>) -> Result<(), String> {
+        let RecordHeader { kind, id, .. } = record.header;
+        let last = self.index.outline().last();
+        match kind {
+            RecordKind::Entry => {
+                let encoded_bytes = record.header.payload_bytes;
+                if (encoded_bytes as usize) < ENTRY_HEADER_BYTES {
+                    return Err(format!("entry {id} has {encoded_bytes} bytes"));
+                }
+                let offset = record.offset;
+                let placed = Placed {
+                    id,
+                    offset,
+                    encoded_bytes,
+                };
+                self.index.push(segment, placed)?;
+            }
+            RecordKind::Truncate if id.index == Index(0) || id.index > last.index => {
+                return Err(format!("truncation at {} of a log up to {last}", id.index));
+            }
+            RecordKind::Truncate => self.index.truncate(id.index),
+            RecordKind::HardState | RecordKind::Seal if id != last => {
+                return Err(format!(
+                    "a record behind {last} names {id} as the last entry"
+                ));
+            }
+            RecordKind::HardState => {
+                self.hard_state = decode_hard_state(record.prefix).ok_or("no hard state")?;
+            }
+            RecordKind::Seal => {}
+        }
+        if kind != RecordKind::Seal {
+            self.report.unfinished_batch = !record.header.batch_end;
+        }
+        self.report.records += 1;
+        Ok(())
+    }
+
+    fn finish_segment(&mut self, seal: SealMark, end: u64) {
+        self.seal = seal;
+        self.report.bytes += end;
+    }
+
+    /// Step 6: the last segment, whose end may be torn.
+    fn last_segment(
+        &mut self,
+        path: &Path,
+        owner: &WalOwner,
+    ) -> Result<(Tail, Option<TornTail>), StorageError> {
+        settle(path)?;
+        let opened = self.open(path, owner)?;
+        let (end, mut window) = self.scan(&opened)?;
+        let mut tail = Tail {
+            segment: Arc::clone(&opened.segment),
+            file_bytes: opened.header.file_bytes,
+            offset: 0,
+            seal: None,
+        };
+        let (offset, what) = match end {
+            ScanEnd::Sealed { mark, end } => {
+                self.finish_segment(mark, end);
+                (tail.offset, tail.seal) = (end, Some(mark));
+                return Ok((tail, None));
+            }
+            ScanEnd::Open { offset, what } => (offset, what),
+        };
+        self.report.bytes += offset;
+        tail.offset = offset;
+        let torn = judge(&mut window, &opened.header, offset, &what)?;
+        Ok((tail, torn))
+    }
+}
+
+/// Whether what stands behind the whole records is a torn write, or synced data that is damaged.
+fn judge(
+    window: &mut Window<'_>,
+    header: &SegmentHeader,
+    offset: u64,
+    what: &str,
+) -> Result<Option<TornTail>, StorageError> {
+    let path = window.path();
+    if offset < header.synced_to {
+        let what = format!(
+            "{what}, but the segment was synced up to {}",
+            header.synced_to
+        );
+        return Err(damaged(path, offset, what));
+    }
+    let remains = remains(window, header, offset)?;
+    if let Some(witness) = remains.witness {
+        let what = format!(
+            "{what}, but the record at {} says that all before {} had been synced",
+            witness.offset, witness.synced_to
+        );
+        return Err(damaged(path, offset, what));
+    }
+    let end = remains.end;
+    Ok((end > offset).then_some(TornTail { offset, end }))
+}
+
+/// Makes the page cache and the disk agree on the last segment before it is read: what was written
+/// but not synced when the process died becomes durable, and what the disk refused to keep, though
+/// the cache still has it, is not taken for durable.
+fn settle(path: &Path) -> Result<(), StorageError> {
+    let file = File::open(path).map_err(|error| io_error("open", path, &error))?;
+    file.sync_data()
+        .map_err(|error| io_error("sync", path, &error))?;
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed) {
+        tracing::debug!(path = %path.display(), %error, "the page cache was not dropped");
+    }
+    Ok(())
+}
+
+/// Step 7: copies a torn tail aside and overwrites it with zeros, so that nothing of it can be taken
+/// for a record that is written later.
+pub(super) fn cut(
+    disk: &Disk,
+    dir: &Path,
+    segment: &SegmentRef,
+    torn: TornTail,
+) -> Result<TailCut, StorageError> {
+    let file = disk.open(&segment.path)?;
+    let bytes = torn.end - torn.offset;
+    let copy = dir.join(format!(
+        "{TORN_PREFIX}{:020}-{:012}",
+        segment.sequence, torn.offset
+    ));
+    remove_old_copies(disk, dir)?;
+    let copied = bytes.min(TailCut::COPY_BYTES_MAX);
+    let length = usize::try_from(copied).expect("COPY_BYTES_MAX fits in memory");
+    let mut window = Window::new(file.file(), &segment.path, torn.offset + copied);
+    let aside = disk.create(&copy)?;
+    aside.write_at(window.slice(torn.offset, length)?, 0)?;
+    aside.sync()?;
+    disk.sync_dir(dir)?;
+    let mut at = torn.offset;
+    while at < torn.end {
+        let piece = (torn.end - at).min(ZEROS.len() as u64);
+        file.write_at(&ZEROS[..usize::try_from(piece).unwrap_or(ZEROS.len())], at)?;
+        at += piece;
+    }
+    file.sync()?;
+    Ok(TailCut {
+        path: segment.path.clone(),
+        offset: torn.offset,
+        bytes,
+        copy,
+    })
+}
+
+fn remove_old_copies(disk: &Disk, dir: &Path) -> Result<(), StorageError> {
+    let failed = |error| io_error("list", dir, &error);
+    let mut copies = Vec::new();
+    for found in fs::read_dir(dir).map_err(failed)? {
+        let found = found.map_err(failed)?;
+        if found.file_name().to_string_lossy().starts_with(TORN_PREFIX) {
+            copies.push(found.path());
+        }
+    }
+    copies.sort_unstable();
+    let surplus = (copies.len() + 1).saturating_sub(TORN_COPIES_MAX);
+    copies[..surplus]
+        .iter()
+        .try_for_each(|copy| disk.remove(copy))
+}

@@ -1,0 +1,247 @@
+//! Reading one segment from its start to its end, in large pieces. What the records mean is not known
+//! here.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use raft_core::StorageError;
+
+use super::record::{Decoded, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
+use super::segment::{HEADER_BYTES, SealMark, SegmentHeader};
+use crate::errors::{damaged, foreign, io_error};
+
+/// Bytes that are read from a file at once.
+const WINDOW_BYTES: usize = 1 << 20;
+
+/// The most bytes of a payload that a visitor sees: a hard state, or the header of an entry.
+pub(super) const PAYLOAD_PREFIX_BYTES: usize = 32;
+
+/// A piece of a file in memory, which moves forward.
+pub(super) struct Window<'a> {
+    file: &'a File,
+    path: &'a Path,
+    file_bytes: u64,
+    buffer: Vec<u8>,
+    start: u64,
+}
+
+impl<'a> Window<'a> {
+    pub(super) fn new(file: &'a File, path: &'a Path, file_bytes: u64) -> Self {
+        Self {
+            file,
+            path,
+            file_bytes,
+            buffer: Vec::new(),
+            start: 0,
+        }
+    }
+
+    pub(super) fn path(&self) -> &'a Path {
+        self.path
+    }
+
+    /// Bytes of the file, from `offset`. At most `WINDOW_BYTES`, and not beyond its end: the caller has
+    /// checked both.
+    pub(super) fn slice(&mut self, offset: u64, length: usize) -> Result<&[u8], StorageError> {
+        let held = self.start..self.start + self.buffer.len() as u64;
+        if offset < held.start || offset + length as u64 > held.end {
+            let left = self.file_bytes.saturating_sub(offset);
+            let fill = usize::try_from(left).map_or(WINDOW_BYTES, |left| left.min(WINDOW_BYTES));
+            self.buffer.resize(fill.max(length), 0);
+            self.start = offset;
+            if let Err(error) = self.file.read_exact_at(&mut self.buffer, offset) {
+                self.buffer.clear();
+                return Err(io_error("read", self.path, &error));
+            }
+        }
+        let from = usize::try_from(offset - self.start).expect("a window is smaller than memory");
+        Ok(&self.buffer[from..from + length])
+    }
+
+    /// The checksum of a part of the file, of any length.
+    fn checksum(&mut self, offset: u64, length: u64) -> Result<u32, StorageError> {
+        let mut sum = 0;
+        let mut at = offset;
+        let end = offset + length;
+        while at < end {
+            let piece = usize::try_from(end - at).map_or(WINDOW_BYTES, |n| n.min(WINDOW_BYTES));
+            // The rest of what is held first, so that nothing is read twice.
+            let held = (self.start + self.buffer.len() as u64).saturating_sub(at);
+            let piece = match usize::try_from(held) {
+                Ok(held) if held > 0 && at >= self.start => piece.min(held),
+                _ => piece,
+            };
+            sum = crc32c::crc32c_append(sum, self.slice(at, piece)?);
+            at += piece as u64;
+        }
+        Ok(sum)
+    }
+
+    fn record_header(
+        &mut self,
+        offset: u64,
+        seed: u32,
+    ) -> Result<Option<RecordHeader>, StorageError> {
+        let mut bytes = [0; RECORD_HEADER_BYTES];
+        bytes.copy_from_slice(self.slice(offset, RECORD_HEADER_BYTES)?);
+        match RecordHeader::decode(&bytes, seed) {
+            Decoded::Record(header) => Ok(Some(header)),
+            Decoded::Nothing => Ok(None),
+            Decoded::Newer => {
+                let what = format!("has a record of a newer version at offset {offset}");
+                Err(foreign(self.path, what))
+            }
+        }
+    }
+}
+
+/// One whole record.
+pub(super) struct Record<'a> {
+    pub(super) offset: u64,
+    pub(super) header: RecordHeader,
+    /// The first [`PAYLOAD_PREFIX_BYTES`] of the payload.
+    pub(super) prefix: &'a [u8],
+}
+
+/// Where the whole records of a segment end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ScanEnd {
+    /// With its seal, which ends at `end`.
+    Sealed { mark: SealMark, end: u64 },
+    /// At `offset`, where no whole record begins; `what` says what is there instead.
+    Open { offset: u64, what: String },
+}
+
+/// Visits the whole records of a segment in order, up to the first place that has none.
+pub(super) fn scan(
+    window: &mut Window<'_>,
+    segment: &SegmentHeader,
+    mut visit: impl FnMut(Record<'_>) -> Result<(), String>,
+) -> Result<ScanEnd, StorageError> {
+    let seed = segment.seed();
+    let mut offset = HEADER_BYTES as u64;
+    loop {
+        let open = |what: String| Ok(ScanEnd::Open { offset, what });
+        if offset + RECORD_HEADER_BYTES as u64 > segment.file_bytes {
+            return open("the file ends without a seal".to_owned());
+        }
+        let Some(header) = window.record_header(offset, seed)? else {
+            return open("no record begins here".to_owned());
+        };
+        let payload = offset + RECORD_HEADER_BYTES as u64;
+        let end = offset + header.record_bytes();
+        if end > segment.file_bytes || !header.kind.allows(header.payload_bytes as usize) {
+            return open(format!("record {} has an impossible length", header.id));
+        }
+        let length = u64::from(header.payload_bytes);
+        if window.checksum(payload, length)? != header.payload_checksum {
+            return open(format!("record {} does not match its checksum", header.id));
+        }
+        let prefix = (header.payload_bytes as usize).min(PAYLOAD_PREFIX_BYTES);
+        let record = Record {
+            offset,
+            header,
+            prefix: window.slice(payload, prefix)?,
+        };
+        visit(record).map_err(|what| damaged(window.path, offset, what))?;
+        if header.kind == RecordKind::Seal {
+            let (_, checksum) = header.encode(seed);
+            let mark = SealMark { offset, checksum };
+            return Ok(ScanEnd::Sealed { mark, end });
+        }
+        offset = end;
+    }
+}
+
+/// What stands behind the last whole record of a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Remains {
+    /// The end of the last 8 bytes that are not all zeros; 0 where there are none.
+    pub(super) end: u64,
+    /// A record that says that something at or behind the place in question had been synced.
+    pub(super) witness: Option<Witness>,
+}
+
+/// A record that vouches for what stands before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Witness {
+    pub(super) offset: u64,
+    pub(super) synced_to: u64,
+}
+
+/// Looks for anything at and behind `from`, where the whole records end.
+pub(super) fn remains(
+    window: &mut Window<'_>,
+    segment: &SegmentHeader,
+    from: u64,
+) -> Result<Remains, StorageError> {
+    let mut remains = Remains {
+        end: last_nonzero(window, from)?,
+        witness: None,
+    };
+    let seed = segment.seed();
+    let last = segment
+        .file_bytes
+        .saturating_sub(RECORD_HEADER_BYTES as u64);
+    let mut offset = from;
+    while offset < remains.end && offset <= last {
+        // Only the header is asked: it is whole, so we wrote it, and it knows what was synced then.
+        if let Some(header) = window.record_header(offset, seed)?
+            && header.synced_to > from
+        {
+            remains.witness = Some(Witness {
+                offset,
+                synced_to: header.synced_to,
+            });
+            break;
+        }
+        offset += RECORD_ALIGNMENT;
+    }
+    Ok(remains)
+}
+
+fn last_nonzero(window: &mut Window<'_>, from: u64) -> Result<u64, StorageError> {
+    let mut end = 0;
+    let mut at = from;
+    while at < window.file_bytes {
+        let left = usize::try_from(window.file_bytes - at).unwrap_or(WINDOW_BYTES);
+        let bytes = window.slice(at, left.min(WINDOW_BYTES))?;
+        if let Some(position) = bytes.iter().rposition(|byte| *byte != 0) {
+            end = (at + position as u64 + 1).next_multiple_of(RECORD_ALIGNMENT);
+        }
+        at += bytes.len() as u64;
+    }
+    Ok(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_over_many_windows_are_those_of_the_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let bytes: Vec<u8> = (0..3 * WINDOW_BYTES + 17)
+            .map(|i| (i % 251) as u8)
+            .collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let file = File::open(&path).unwrap();
+        let mut window = Window::new(&file, &path, bytes.len() as u64);
+        window.slice(5, 10).unwrap();
+        for (from, to) in [
+            (0, bytes.len()),
+            (9, 9),
+            (100, 2 * WINDOW_BYTES + 1),
+            (3, 50),
+        ] {
+            let sum = window.checksum(from as u64, (to - from) as u64).unwrap();
+            assert_eq!(sum, crc32c::crc32c(&bytes[from..to]));
+        }
+        assert_eq!(
+            last_nonzero(&mut window, 0).unwrap(),
+            (bytes.len() as u64).next_multiple_of(8)
+        );
+    }
+}

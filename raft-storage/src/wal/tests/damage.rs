@@ -1,0 +1,419 @@
+//! Goal: whatever happens to the bytes of a log, it is refused, or what is read is what was written. A
+//! tail is cut only where nothing says that it had been synced.
+
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use raft_core::{AppendBatch, ClusterId, Incarnation, LogReader, LogStore, NodeId, StorageError};
+
+use super::super::segment::{HEADER_BYTES, file_name};
+use super::super::{TailCut, WalLogStore};
+use super::{
+    Image, Model, OWNER, contents, entries, open, options, read_dir, runtime, scratch_dir, vote,
+    write_dir, write_log,
+};
+use crate::owner::WalOwner;
+
+/// Two segments; the last batch is one that nothing vouches for yet.
+fn sample_batches() -> Vec<AppendBatch> {
+    vec![
+        vote(1, 4),
+        entries(1, 1, &[3, 700, 40]),
+        AppendBatch {
+            truncate_from: Some(3.into()),
+            ..entries(2, 3, &[1_000, 1_300])
+        },
+        vote(3, 2),
+        entries(3, 5, &[500]),
+        entries(3, 6, &[9, 60]),
+    ]
+}
+
+struct Sample {
+    image: Image,
+    model: Model,
+    /// Before the last batch.
+    before: Model,
+    /// What was written of the last batch, in the last file.
+    last_batch: Range<usize>,
+}
+
+fn sample() -> Sample {
+    runtime().block_on(async {
+        let batches = sample_batches();
+        let (last, others) = batches.split_last().unwrap();
+        let dir = scratch_dir();
+        let before = write_log(dir.path(), others).await;
+        let last_file = dir.path().join(file_name(2));
+        let start = end_of_data(&fs::read(&last_file).unwrap());
+        let (mut store, _) = open(dir.path()).unwrap();
+        store.append(last.clone()).await.unwrap();
+        drop(store);
+        let mut model = before.clone();
+        model.apply(last);
+        let image = read_dir(dir.path());
+        assert_eq!(image.len(), 2);
+        let end = end_of_data(&image[&PathBuf::from(file_name(2))]);
+        Sample {
+            image,
+            model,
+            before,
+            last_batch: start..end,
+        }
+    })
+}
+
+/// Where the zeros at the end of a file begin.
+fn end_of_data(bytes: &[u8]) -> usize {
+    let last = bytes.iter().rposition(|byte| *byte != 0);
+    last.map_or(0, |last| (last + 1).next_multiple_of(8))
+}
+
+/// Opens an image: its contents and whether something was cut.
+fn recover(image: &Image) -> Result<(Model, Option<TailCut>), StorageError> {
+    let dir = write_dir(image);
+    let (mut store, report) = open(dir.path())?;
+    let model = runtime().block_on(contents(&mut store))?;
+    Ok((model, report.cut))
+}
+
+fn is_refusal(error: &StorageError) -> bool {
+    matches!(
+        error,
+        StorageError::Damaged { .. } | StorageError::Foreign { .. }
+    )
+}
+
+/// The first and the last segment.
+fn names() -> [PathBuf; 2] {
+    [1, 2].map(|sequence| file_name(sequence).into())
+}
+
+/// Whether a byte is one that nothing reads: zeros behind the data, or padding between records.
+fn is_unread(sample: &Sample, name: &Path, position: usize) -> bool {
+    let bytes = &sample.image[name];
+    if position >= end_of_data(bytes) {
+        return true;
+    }
+    let mut at = HEADER_BYTES;
+    while at + 48 <= bytes.len() && bytes[at + 12] != 0 {
+        let length = u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap()) as usize;
+        let padded = (48 + length).next_multiple_of(8);
+        if (at + 48 + length..at + padded).contains(&position) {
+            return true;
+        }
+        at += padded;
+    }
+    false
+}
+
+#[test]
+fn every_flipped_byte_is_harmless_or_noticed() {
+    let sample = sample();
+    let mut cuts = 0;
+    for name in names() {
+        let is_last = name == names()[1];
+        for position in 0..sample.image[&name].len() {
+            let mut image = sample.image.clone();
+            image.get_mut(&name).unwrap()[position] ^= 1 << (position % 8);
+            let in_last_batch = is_last && sample.last_batch.contains(&position);
+            let case = format!("{} at {position}", name.display());
+            match recover(&image) {
+                Err(error) => {
+                    assert!(is_refusal(&error), "{case}: {error}");
+                    assert!(!is_unread(&sample, &name, position), "{case}: {error}");
+                    assert!(!in_last_batch, "{case}: {error}");
+                }
+                Ok((model, None)) => {
+                    assert!(is_unread(&sample, &name, position), "{case}: not noticed");
+                    assert_eq!(model, sample.model, "{case}");
+                }
+                Ok((model, Some(_))) if in_last_batch => {
+                    let left = sample.before.steps(sample_batches().last().unwrap());
+                    assert!(left.contains(&model), "{case}");
+                    cuts += 1;
+                }
+                Ok((model, Some(_))) => {
+                    assert!(is_last && position >= sample.last_batch.end, "{case}");
+                    assert_eq!(model, sample.model, "{case}");
+                }
+            }
+        }
+    }
+    assert!(cuts > 100);
+}
+
+#[test]
+fn a_file_of_any_other_length_is_refused() {
+    let sample = sample();
+    for name in names() {
+        let whole = sample.image[&name].len();
+        for length in (0..whole).chain([whole + 1, 2 * whole]) {
+            let mut image = sample.image.clone();
+            image.get_mut(&name).unwrap().resize(length, 0);
+            let refused = recover(&image).unwrap_err();
+            assert!(matches!(refused, StorageError::Damaged { .. }), "{refused}");
+        }
+    }
+}
+
+#[test]
+fn a_torn_tail_is_cut_kept_aside_and_reported_once() {
+    let sample = sample();
+    let [_, last] = names();
+    for torn_from in [sample.last_batch.start + 60, sample.last_batch.end] {
+        let mut image = sample.image.clone();
+        let end = torn_from + 1_000;
+        image.get_mut(&last).unwrap()[torn_from..end].fill(0xab);
+        let dir = write_dir(&image);
+        let (mut store, report) = open(dir.path()).unwrap();
+        let cut = report.cut.expect("a cut is reported");
+        assert_eq!(cut.path, dir.path().join(&last));
+        let offset = usize::try_from(cut.offset).unwrap();
+        assert!(offset <= torn_from);
+        assert_eq!(cut.bytes, (end.next_multiple_of(8) - offset) as u64);
+        let kept = fs::read(&cut.copy).unwrap();
+        assert_eq!(kept, image[&last][offset..end.next_multiple_of(8)]);
+        let mut model = runtime().block_on(contents(&mut store)).unwrap();
+        let batch = entries(7, model.entries.len() as u64 + 1, &[33]);
+        runtime().block_on(store.append(batch.clone())).unwrap();
+        model.apply(&batch);
+        drop(store);
+        let (again, cut) = recover(&read_dir(dir.path())).unwrap();
+        assert_eq!((again, cut), (model, None));
+    }
+}
+
+#[test]
+fn torn_tails_that_are_kept_aside_are_bounded_in_number() {
+    let sample = sample();
+    let dir = write_dir(&sample.image);
+    let path = dir.path().join(&names()[1]);
+    let mut next = sample.model.entries.len() as u64 + 1;
+    for _ in 0..12 {
+        let mut bytes = fs::read(&path).unwrap();
+        let end = end_of_data(&bytes);
+        bytes[end + 100] = 1;
+        fs::write(&path, bytes).unwrap();
+        let (mut store, report) = open(dir.path()).unwrap();
+        assert!(report.cut.is_some_and(|cut| cut.copy.exists()));
+        runtime()
+            .block_on(store.append(entries(8, next, &[1])))
+            .unwrap();
+        next += 1;
+    }
+    let copies = read_dir(dir.path()).into_keys();
+    let copies = copies.filter(|name| name.to_string_lossy().starts_with("torn-"));
+    assert_eq!(copies.count(), 8);
+}
+
+#[test]
+fn damage_in_the_middle_names_the_place_and_changes_nothing() {
+    let sample = sample();
+    let [first, last] = names();
+    for (name, offset) in [(&first, HEADER_BYTES + 72), (&last, HEADER_BYTES + 72)] {
+        let mut image = sample.image.clone();
+        let bytes = image.get_mut(name).unwrap();
+        bytes[offset + 50] ^= 1;
+        // A torn tail as well: it must not be touched while the log is refused.
+        let end = bytes.len();
+        bytes[end - 100..].fill(3);
+        let dir = write_dir(&image);
+        let refused = open(dir.path()).map(|_| ()).unwrap_err();
+        let StorageError::Damaged {
+            path, offset: at, ..
+        } = &refused
+        else {
+            panic!("{refused}");
+        };
+        assert_eq!(*path, dir.path().join(name).display().to_string());
+        assert_eq!(*at, offset as u64, "{refused}");
+        assert_eq!(read_dir(dir.path()), image);
+    }
+}
+
+#[test]
+fn another_owner_and_a_newer_version_are_refused() {
+    let sample = sample();
+    let dir = write_dir(&sample.image);
+    let others = [
+        WalOwner {
+            cluster: ClusterId([1; 16]),
+            ..OWNER
+        },
+        WalOwner {
+            node: NodeId(5),
+            ..OWNER
+        },
+        WalOwner {
+            incarnation: Incarnation(78),
+            ..OWNER
+        },
+    ];
+    for owner in others {
+        let refused = WalLogStore::open(dir.path(), owner, options(None)).map(|_| ());
+        assert!(
+            matches!(refused, Err(StorageError::Foreign { .. })),
+            "{refused:?}"
+        );
+    }
+    let mut newer = sample.image.clone();
+    newer.get_mut(&names()[0]).unwrap()[8] = 2;
+    let refused = recover(&newer).unwrap_err();
+    assert!(
+        matches!(&refused, StorageError::Foreign { .. }),
+        "{refused}"
+    );
+    assert!(refused.to_string().contains("version 2"), "{refused}");
+    assert_eq!(read_dir(dir.path()), sample.image);
+}
+
+#[test]
+fn a_missing_or_misplaced_segment_is_refused() {
+    let sample = sample();
+    let [first, last] = names();
+    let mut missing = sample.image.clone();
+    missing.remove(&first);
+    let mut swapped = sample.image.clone();
+    swapped.insert(first.clone(), sample.image[&last].clone());
+    swapped.insert(last.clone(), sample.image[&first].clone());
+    let mut repeated = sample.image.clone();
+    repeated.insert(file_name(3).into(), sample.image[&last].clone());
+    let mut misnamed = sample.image.clone();
+    misnamed.insert("3.wal".into(), Vec::new());
+    for image in [missing, swapped, repeated, misnamed] {
+        let refused = recover(&image).unwrap_err();
+        assert!(is_refusal(&refused), "{refused}");
+    }
+}
+
+#[test]
+fn records_of_another_life_of_a_segment_are_not_records() {
+    // The same batches in two directories differ in nothing but their salts.
+    let (one, other) = (sample(), sample());
+    let [first, last] = names();
+    let mut image = one.image.clone();
+    image.insert(first.clone(), other.image[&first].clone());
+    assert!(is_refusal(&recover(&image).unwrap_err()), "not chained");
+
+    let stale = other.image[&last][one.last_batch.clone()].to_vec();
+    for (from, stale) in [
+        (one.last_batch.start, stale.clone()),
+        (one.last_batch.end, stale),
+        (
+            one.last_batch.end,
+            one.image[&first][HEADER_BYTES..HEADER_BYTES + 400].to_vec(),
+        ),
+    ] {
+        let mut image = one.image.clone();
+        let bytes = image.get_mut(&last).unwrap();
+        bytes[from..from + stale.len()].copy_from_slice(&stale);
+        let (model, cut) = recover(&image).unwrap();
+        assert!(cut.is_some_and(|cut| cut.offset == from as u64));
+        assert_eq!(
+            model.entries.len(),
+            if from == one.last_batch.end { 7 } else { 5 }
+        );
+    }
+}
+
+#[test]
+fn rot_after_opening_is_noticed_by_the_reader() {
+    let sample = sample();
+    let dir = write_dir(&sample.image);
+    let (mut store, _) = open(dir.path()).unwrap();
+    assert!(runtime().block_on(contents(&mut store)).is_ok());
+    let path = dir.path().join(&names()[0]);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[HEADER_BYTES + 2_000] ^= 0x10;
+    fs::write(&path, bytes).unwrap();
+    let refused = runtime().block_on(contents(&mut store)).unwrap_err();
+    assert!(matches!(refused, StorageError::Damaged { .. }), "{refused}");
+}
+
+#[test]
+fn an_end_inside_a_batch_is_reported() {
+    let sample = sample();
+    let [_, last] = names();
+    let mut image = sample.image.clone();
+    // The second of the two entries of the last batch never reached the disk.
+    let second = sample.last_batch.start + (48_usize + 32 + 9).next_multiple_of(8);
+    image.get_mut(&last).unwrap()[second..].fill(0);
+    let dir = write_dir(&image);
+    let (_, report) = open(dir.path()).unwrap();
+    assert!(report.unfinished_batch && report.cut.is_none());
+    let (_, report) = open(write_dir(&sample.image).path()).unwrap();
+    assert!(!report.unfinished_batch);
+}
+
+#[test]
+fn the_report_counts_what_is_there() {
+    let sample = sample();
+    let dir = write_dir(&sample.image);
+    let (store, report) = open(dir.path()).unwrap();
+    let data: usize = sample.image.values().map(|bytes| end_of_data(bytes)).sum();
+    assert_eq!((report.segments, report.bytes), (2, data as u64));
+    // 8 entries of which one was truncated, 1 truncation, 2 votes, 2 first hard states, 1 seal.
+    assert_eq!(report.records, 14);
+    let files: usize = sample.image.values().map(Vec::len).sum();
+    assert_eq!(store.reader().usage().disk_bytes, files as u64);
+}
+
+/// Every state that the sample log went through.
+fn past_states() -> Vec<Model> {
+    let mut model = Model::default();
+    let mut states = Vec::new();
+    for batch in sample_batches() {
+        states.extend(model.steps(&batch));
+        model.apply(&batch);
+    }
+    states
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn arbitrary_files_never_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..12_000),
+        keep in 0_usize..4_300,
+    ) {
+        let sample = sample();
+        let [first, _] = names();
+        // The front of a good file, then anything, with the good length and with another.
+        let mut file = sample.image[&first][..keep].to_vec();
+        file.extend_from_slice(&bytes);
+        for length in [file.len(), sample.image[&first].len()] {
+            file.resize(length, 0);
+            let image = Image::from([(first.clone(), file.clone())]);
+            if let Err(error) = recover(&image) {
+                prop_assert!(is_refusal(&error), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn spliced_logs_are_refused_unless_the_splice_reaches_the_last_batch(
+        from in 0_usize..8_192, to in 0_usize..8_192, length in 1_usize..600, last in any::<bool>(),
+    ) {
+        let sample = sample();
+        let name = names()[usize::from(last)].clone();
+        let mut image = sample.image.clone();
+        let bytes = image.get_mut(&name).unwrap();
+        let length = length.min(8_192 - from).min(8_192 - to);
+        bytes.copy_within(from..from + length, to);
+        let touches_last = last
+            && to < sample.last_batch.end
+            && to + length > sample.last_batch.start;
+        match recover(&image) {
+            Err(error) => prop_assert!(is_refusal(&error), "{error}"),
+            Ok((model, _)) if touches_last => {
+                // All witnesses may be gone: what is left is still some state of the past.
+                prop_assert!(past_states().contains(&model));
+            }
+            Ok((model, _)) => prop_assert_eq!(model, sample.model),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Every store passes the one suite.
+
+use raft_core::{ClusterId, Incarnation, NodeId};
+use raft_storage::conformance::{self, Place};
+use raft_storage::{MemoryLogStore, WalLogStore, WalOptions, WalOwner};
+
+pub(crate) const OWNER: WalOwner = WalOwner {
+    cluster: ClusterId([7; 16]),
+    node: NodeId(2),
+    incarnation: Incarnation(99),
+};
+
+/// A directory in memory where there is one: the suite asks what is stored, not how fast.
+pub(crate) fn scratch_dir() -> tempfile::TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    let dir = if memory.is_dir() {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
+    };
+    dir.expect("a scratch directory can be made")
+}
+
+fn wal_place(segment_bytes: u64) -> Place {
+    let dir = scratch_dir();
+    Box::new(move || {
+        let options = WalOptions {
+            segment_bytes,
+            ..WalOptions::default()
+        };
+        let (store, report) = WalLogStore::open(dir.path(), OWNER, options)?;
+        assert_eq!(report.cut, None);
+        Ok(Box::new(store))
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_conforms() {
+    conformance::run(|| {
+        let log = MemoryLogStore::new();
+        Box::new(move || Ok(Box::new(log.clone())))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wal_with_tiny_segments_conforms() {
+    conformance::run(|| wal_place(WalOptions::SEGMENT_BYTES_MIN)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wal_with_middling_segments_conforms() {
+    conformance::run(|| wal_place(1 << 20)).await;
+}
+
+#[cfg(feature = "rocksdb")]
+#[tokio::test(flavor = "multi_thread")]
+async fn rocksdb_conforms() {
+    conformance::run(|| {
+        let dir = scratch_dir();
+        Box::new(move || {
+            let store = raft_storage::RocksLogStore::open(dir.path(), OWNER)?;
+            Ok(Box::new(store))
+        })
+    })
+    .await;
+}

@@ -1,0 +1,5 @@
+//! The stores as their users see them.
+
+mod conformance;
+mod golden;
+mod wal;
