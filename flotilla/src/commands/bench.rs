@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use hdrhistogram::Histogram;
-use kv_api::limits::check_value;
+use kv_client::limits::check_value;
 use kv_client::{ClientError, KvClient};
 use serde_json::json;
 use tokio::task::JoinSet;

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Instant;
 
 use bytes::Bytes;
-use kv_api::KeyValue;
+use kv_client::KeyValue;
 use kv_client::ScanRange;
 use serde_json::json;
 

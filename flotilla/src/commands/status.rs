@@ -1,7 +1,7 @@
 //! `flotilla status`: how every node is, also while there is no leader.
 
-use kv_api::NodeStatus;
 use kv_client::NodeReport;
+use kv_client::NodeStatus;
 use serde_json::{Value, json};
 
 use crate::cli::StatusArgs;

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::Narrator;
+use super::narrator::Narrator;
 use crate::cluster::node_commands;
 use crate::cluster::ready::wait_for_leader;
 use crate::cluster::supervisor::Supervisor;

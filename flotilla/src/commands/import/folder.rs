@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use kv_api::limits::{VALUE_BYTES_MAX, check_key};
+use kv_client::limits::{VALUE_BYTES_MAX, check_key};
 use rustix::fs::OFlags;
 use walkdir::{DirEntry, WalkDir};
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use kv_api::limits::{check_key, check_value};
+use kv_client::limits::{check_key, check_value};
 use serde::Deserialize;
 
 use super::feed::{Closed, Feeder};
