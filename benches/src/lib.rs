@@ -1,1 +1,7 @@
-//! benches
+//! What the benches share: three nodes in one process over a network in memory, with logs in memory
+//! or in files, and a state machine that only counts.
+
+mod cluster;
+mod counter;
+
+pub use cluster::{Cluster, Storage};

@@ -1,7 +1,7 @@
 //! The one place where words become bytes: a version byte, then bincode 2 with fixed settings.
 //!
-//! Decoding is always from a slice, with a limit on what may be allocated, and trailing bytes are an
-//! error, so that nothing a peer sends can make a process grow or panic.
+//! Decoding is always from a slice, with a limit on what may be allocated, and trailing bytes are
+//! an error, so that nothing a peer sends can make a process grow or panic.
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use serde::Serialize;

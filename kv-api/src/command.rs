@@ -83,7 +83,7 @@ pub enum Expect {
     Absent,
     /// The key has this value.
     Value(Bytes),
-    /// The key has this version. A present key's version is at least 1.
+    /// The key has this version. A present key's version is at least 1; 0 expects it to be absent.
     Version(u64),
 }
 
@@ -98,6 +98,24 @@ impl WriteOp {
             | Self::Cas { key, .. } => key,
         }
     }
+
+    /// Checks the sizes of everything in it.
+    ///
+    /// # Errors
+    /// The first part that is outside its limit.
+    pub fn check_limits(&self) -> Result<(), LimitExceeded> {
+        limits::check_key(self.key())?;
+        match self {
+            Self::Put { value, .. } | Self::Append { value, .. } => limits::check_value(value),
+            Self::Delete { .. } => Ok(()),
+            Self::Cas { expect, value, .. } => {
+                if let Expect::Value(expected) = expect {
+                    limits::check_value(expected)?;
+                }
+                limits::check_value(value)
+            }
+        }
+    }
 }
 
 impl Command {
@@ -106,21 +124,9 @@ impl Command {
     /// # Errors
     /// The first part that is outside its limit.
     pub fn check_limits(&self) -> Result<(), LimitExceeded> {
-        let Self::Write { op, .. } = self else {
-            return Ok(());
-        };
-        limits::check_key(op.key())?;
-        match op {
-            WriteOp::Put { value, .. } | WriteOp::Append { value, .. } => {
-                limits::check_value(value)
-            }
-            WriteOp::Delete { .. } => Ok(()),
-            WriteOp::Cas { expect, value, .. } => {
-                if let Expect::Value(expected) = expect {
-                    limits::check_value(expected)?;
-                }
-                limits::check_value(value)
-            }
+        match self {
+            Self::Write { op, .. } => op.check_limits(),
+            Self::OpenSession | Self::Compact { .. } => Ok(()),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The words and bytes that the key-value service, its client and the simulator share. No IO.
 //!
-//! [`command`] and [`query`] are what the replicated state machine understands; [`request`] is what a
-//! client and a server say to each other around it; [`limits`] bounds all of it; [`codec`] is the one
-//! place where it becomes bytes.
+//! [`command`] and [`query`] are what the replicated state machine understands; [`request`] is what
+//! a client and a server say to each other around it; [`limits`] bounds all of it; [`codec`] is the
+//! one place where it becomes bytes.
 
 pub mod codec;
 pub mod command;

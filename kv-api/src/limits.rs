@@ -24,9 +24,13 @@ pub const CONNECTION_REQUESTS_MAX: usize = 4096;
 /// Sessions that are kept. The one not used for the longest (in log order) is evicted first.
 pub const SESSIONS_MAX: usize = 10_000;
 
-/// How far a session's newest sequence number may be ahead of its oldest unacknowledged one; also the
-/// number of replies that are kept for it.
+/// How far a call of a session may be ahead of its oldest unacknowledged one. The replies of that
+/// one and of those ahead of it are kept.
 pub const SESSION_WINDOW_MAX: u64 = 4096;
+
+/// Replies that are kept for all sessions together, about 100 MiB of them. Over it, whole sessions
+/// are evicted, as over [`SESSIONS_MAX`].
+pub const SESSION_REPLIES_MAX: usize = 1_000_000;
 
 /// Superseded revisions that are kept for reads at a revision.
 pub const HISTORY_REVISIONS_MAX: usize = 100_000;

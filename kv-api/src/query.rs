@@ -19,9 +19,11 @@ pub enum Query {
         from: Bytes,
         /// Where to stop; none is the end of the store.
         to: Option<Bytes>,
-        /// As of this revision, so that the pages of one scan agree; the newest where none is given.
+        /// As of this revision, so that the pages of one scan agree; the newest where none is
+        /// given.
         revision: Option<u64>,
-        /// Keys wanted; at most [`crate::limits::SCAN_KEYS_MAX`] come in one page.
+        /// Keys wanted, 0 for as many as fit; at most [`crate::limits::SCAN_KEYS_MAX`] come in one
+        /// page.
         limit: u32,
         /// Leave the values out.
         keys_only: bool,
@@ -62,7 +64,8 @@ pub enum QueryReply {
 /// A page of a scan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScanPage {
-    /// The keys, in order.
+    /// The keys, in order. Fewer than wanted where a limit of the page was met, at an old revision
+    /// possibly none: only `next` tells whether there is more.
     pub items: Vec<KeyValue>,
     /// Where the next page begins; none when this is the last.
     pub next: Option<Bytes>,

@@ -18,8 +18,8 @@ pub struct Request {
 /// What is wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RequestBody {
-    /// Replicate an encoded [`crate::Command`]. The server checks it and passes the bytes on as they
-    /// are.
+    /// Replicate an encoded [`crate::Command`]. The server checks it and passes the bytes on as
+    /// they are.
     Write(Bytes),
     /// Answer an encoded [`crate::Query`], linearizably.
     Read(Bytes),

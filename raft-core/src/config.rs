@@ -2,7 +2,7 @@
 
 use crate::entry::ENTRY_PAYLOAD_BYTES_MAX;
 use crate::membership::Membership;
-use crate::types::{ClusterId, GroupId, Incarnation, NodeId};
+use crate::types::{ClusterId, GroupId, Incarnation, LogId, NodeId};
 
 /// Settings of one node of one group.
 #[derive(Clone, Debug)]
@@ -78,6 +78,10 @@ pub struct Limits {
     pub tail_bytes_max: usize,
     /// Bytes of entries handed to the state machine and not yet applied.
     pub apply_bytes_max: usize,
+    /// Proposals of this node's clients without an answer, wherever they are. Above it: `Busy`.
+    pub proposals_pending_max: usize,
+    /// Bytes of those proposals. Above it: `Busy`.
+    pub proposals_pending_bytes_max: usize,
     /// Reads that wait for a round or for the state machine. Above it: `Busy`.
     pub reads_pending_max: usize,
     /// Inputs that the driver steps before it executes their effects.
@@ -95,6 +99,8 @@ impl Default for Limits {
             uncommitted_bytes_max: 64 << 20,
             tail_bytes_max: 64 << 20,
             apply_bytes_max: 8 << 20,
+            proposals_pending_max: 65_536,
+            proposals_pending_bytes_max: 128 << 20,
             reads_pending_max: 65_536,
             inputs_per_turn_max: 1024,
         }
@@ -120,6 +126,14 @@ pub enum ConfigError {
         ours: Incarnation,
         /// What the members know.
         listed: Incarnation,
+    },
+    /// The state machine holds more than the log: the log was lost or replaced.
+    #[error("the state machine has applied {applied}, but the log ends at {last}")]
+    LogBehind {
+        /// The last command in the state machine.
+        applied: LogId,
+        /// The last entry in the log.
+        last: LogId,
     },
     /// A setting is outside its range.
     #[error("{name} is {value}, but must be {rule}")]
@@ -202,6 +216,7 @@ impl Limits {
         for (name, value) in [
             ("append_entries_max", self.append_entries_max),
             ("inflight_messages_max", self.inflight_messages_max),
+            ("proposals_pending_max", self.proposals_pending_max),
             ("reads_pending_max", self.reads_pending_max),
             ("inputs_per_turn_max", self.inputs_per_turn_max),
         ] {
@@ -216,12 +231,15 @@ impl Limits {
             require(value >= 4096, name, value as u64, "at least 4096 bytes")?;
         }
         let rule = "at least proposal_bytes_max";
-        let bound = self.uncommitted_bytes_max;
-        require(
-            bound >= largest,
-            "uncommitted_bytes_max",
-            bound as u64,
-            rule,
-        )
+        for (name, bound) in [
+            ("uncommitted_bytes_max", self.uncommitted_bytes_max),
+            (
+                "proposals_pending_bytes_max",
+                self.proposals_pending_bytes_max,
+            ),
+        ] {
+            require(bound >= largest, name, bound as u64, rule)?;
+        }
+        Ok(())
     }
 }

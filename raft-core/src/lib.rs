@@ -26,7 +26,7 @@ pub use log_store::{AppendBatch, LoadedLog, LogReader, LogStore, LogUsage};
 pub use membership::{Member, MemberRole, Membership, MembershipError};
 pub use message::{Envelope, Message};
 #[cfg(feature = "node")]
-pub use node::{Node, RaftHandle};
+pub use node::{Committed, Consistency, MetricsSnapshot, Node, RaftHandle, StartError, Status};
 pub use protocol::{Role, RoleChange};
 pub use state_machine::{Command, StateMachine};
 pub use transport::{SendError, Transport};

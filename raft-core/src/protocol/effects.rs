@@ -11,8 +11,9 @@ use crate::types::{Index, LogId, NodeId, Term};
 /// What is to be done after one or more steps. The fields may be executed at the same time.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// For the log task.
-    pub write: Option<Write>,
+    /// For the log task, in order. A write ends where the term changes or the log is truncated, so
+    /// that none carries a promise about an entry that it removes.
+    pub writes: Vec<Write>,
     /// For the peers: these leave now.
     pub send: Vec<Envelope>,
     /// For the log reader.

@@ -1,0 +1,117 @@
+//! `flotilla demo`: a throw-away cluster of real processes (`stage`), clients that write down what
+//! they do and are told (`workload`, `journal`), a leader that is killed again and again, and the
+//! judges of what was written down (`verdict`).
+
+mod journal;
+mod stage;
+mod verdict;
+mod workload;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use self::journal::Journal;
+use self::stage::Stage;
+use self::verdict::Verdict;
+use self::workload::Workload;
+use crate::cli::DemoArgs;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::output::Output;
+use crate::signals::EndSignals;
+
+/// How long the clients run undisturbed before the first fail-over, and after each.
+const CALM: Duration = Duration::from_secs(2);
+
+/// Runs `flotilla demo`.
+///
+/// # Errors
+/// When the cluster cannot be started or does not recover.
+pub(crate) async fn run(args: &DemoArgs, output: &mut Output) -> Outcome {
+    let mut signals = EndSignals::register()?;
+    let narrator = Narrator {
+        quiet: output.is_json(),
+    };
+    let stage = Stage::start(&narrator).await?;
+    let played = tokio::select! {
+        played = play(&stage, args.failovers, &narrator) => played,
+        signal = signals.wait() => {
+            Err(Failure::stopped(format!("{signal}: stopped before anything was judged")))
+        }
+    };
+    let dir = stage.stop().await;
+    let journal = played?;
+    narrator.say("judging the history");
+    let failovers = args.failovers;
+    let judged = tokio::task::spawn_blocking(move || verdict::judge(journal, failovers));
+    let verdict = judged
+        .await
+        .map_err(|error| Failure::stopped(format!("a judge panicked: {error}")))?;
+    output.line(|| verdict.object(), || verdict.table())?;
+    output.flush()?;
+    if verdict.is_good() {
+        return Ok(Exit::Done);
+    }
+    Err(keep_evidence(&verdict, dir))
+}
+
+/// Tells what goes on, to people.
+pub(crate) struct Narrator {
+    quiet: bool,
+}
+
+impl Narrator {
+    /// Says a line.
+    pub(crate) fn say(&self, line: &str) {
+        if !self.quiet {
+            eprintln!("{line}");
+        }
+    }
+}
+
+/// Runs the clients and the fail-overs. What comes out is the whole history, with a last look at
+/// everything.
+async fn play(stage: &Stage, failovers: u32, narrator: &Narrator) -> Result<Journal, Failure> {
+    let workload = Workload::start(&stage.config).await?;
+    sleep(CALM).await;
+    for number in 1..=failovers {
+        fail_over(stage, &workload, number, narrator).await?;
+        sleep(CALM).await;
+    }
+    narrator.say("reading everything back");
+    workload.finish(&stage.client).await
+}
+
+/// Kills the leader, and waits until writes are acknowledged again and the killed node is back.
+async fn fail_over(
+    stage: &Stage,
+    workload: &Workload,
+    number: u32,
+    narrator: &Narrator,
+) -> Result<(), Failure> {
+    let killed = stage.leader().await?;
+    let began = Instant::now();
+    stage.kill(killed).await;
+    let again = workload.acknowledged_after(Instant::now()).await?;
+    let paused = again.saturating_duration_since(began).as_millis();
+    let leader = stage.leader().await?;
+    narrator.say(&format!(
+        "fail-over {number}: killed leader node {killed}; writes go on after {paused} ms, \
+         node {leader} leads"
+    ));
+    stage.caught_up(killed).await
+}
+
+/// What is needed to find out what went wrong outlives the run.
+fn keep_evidence(verdict: &Verdict, dir: tempfile::TempDir) -> Failure {
+    let dir: PathBuf = dir.keep();
+    let path = dir.join("history.ndjson");
+    let written = std::fs::write(&path, verdict.history.to_ndjson());
+    let kept = match written {
+        Ok(()) => format!("the history is {}, the nodes are beside it", path.display()),
+        Err(error) => format!("the nodes are in {}, no history: {error}", dir.display()),
+    };
+    let why = verdict.problems.join("; ");
+    Failure::new(Exit::No, format!("{why}; {kept}"))
+}

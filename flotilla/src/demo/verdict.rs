@@ -1,0 +1,158 @@
+//! What the demo comes to, by two judges that know nothing of each other: the order of the
+//! replicated log, and a search that sees only what clients saw.
+
+use std::time::{Duration, Instant};
+
+use history::{Budget, History, witness};
+use serde_json::{Value, json};
+
+use super::journal::Journal;
+
+/// How long the search may take.
+const SEARCH_MAX: Duration = Duration::from_secs(60);
+
+/// What the demo comes to.
+pub(super) struct Verdict {
+    acknowledged: u64,
+    operations: usize,
+    failovers: u32,
+    longest_pause: Duration,
+    lost: u64,
+    linearizable: bool,
+    /// What is wrong, if anything is.
+    pub(super) problems: Vec<String>,
+    /// What clients saw.
+    pub(super) history: History,
+}
+
+/// Judges. Takes its time, so not to be called where others wait.
+pub(super) fn judge(journal: Journal, failovers: u32) -> Verdict {
+    let record = journal.finish();
+    let mut problems = Vec::new();
+    if record.lost > 0 {
+        problems.push(format!("{} acknowledged writes are lost", record.lost));
+    }
+    if record.acknowledged == 0 {
+        problems.push("no write was acknowledged".to_owned());
+    }
+    let mut linearizable = true;
+    if let Err(error) = witness::check(&record.placed) {
+        linearizable = false;
+        problems.push(error.to_string());
+    }
+    let deadline = Instant::now() + SEARCH_MAX;
+    let expired = || Instant::now() >= deadline;
+    let budget = Budget {
+        expired: Some(&expired),
+        ..Budget::default()
+    };
+    // What could not be decided was not shown to be right.
+    match history::check(&record.seen, budget) {
+        history::Verdict::Linearizable => {}
+        other => {
+            linearizable = false;
+            problems.push(other.to_string());
+        }
+    }
+    Verdict {
+        acknowledged: record.acknowledged,
+        operations: record.seen.operations().len(),
+        failovers,
+        longest_pause: record.longest_pause,
+        lost: record.lost,
+        linearizable,
+        problems,
+        history: record.seen,
+    }
+}
+
+impl Verdict {
+    /// Whether everything is as promised.
+    pub(super) fn is_good(&self) -> bool {
+        self.problems.is_empty() && self.lost == 0 && self.linearizable
+    }
+
+    /// The verdict as JSON.
+    pub(super) fn object(&self) -> Value {
+        json!({
+            "acked": self.acknowledged,
+            "lost": self.lost,
+            "failovers": self.failovers,
+            "longest_pause_ms": u64::try_from(self.longest_pause.as_millis()).unwrap_or(u64::MAX),
+            "linearizable": self.linearizable,
+        })
+    }
+
+    /// The verdict for people.
+    pub(super) fn table(&self) -> String {
+        let answer = if self.linearizable { "yes" } else { "no" };
+        let rows = [
+            ("operations", self.operations.to_string()),
+            ("writes acknowledged", self.acknowledged.to_string()),
+            ("fail-overs", self.failovers.to_string()),
+            (
+                "longest pause",
+                format!("{} ms", self.longest_pause.as_millis()),
+            ),
+            ("lost", self.lost.to_string()),
+            ("linearizable", answer.to_owned()),
+        ];
+        let lines: Vec<String> = rows
+            .iter()
+            .map(|(name, value)| format!("{name:<20} {value:>10}"))
+            .collect();
+        lines.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use history::{Op, Reply};
+
+    use super::super::journal::End;
+    use super::*;
+
+    fn journal(read: Reply) -> Journal {
+        let mut journal = Journal::new();
+        let mut seat = journal.seat();
+        let location = history::Location { index: 1, term: 1 };
+        let written = Reply::Written {
+            version: 1,
+            value_bytes: 1,
+        };
+        for (op, end) in [
+            (Op::put("k", "v"), End::Answered(written, Some(location))),
+            (Op::get("k"), End::Answered(read, None)),
+        ] {
+            // The clock must move: what ends when another begins overlaps it.
+            let began = Instant::now() + Duration::from_millis(1);
+            let begun = journal.begin(&seat, began, &op).expect("new");
+            let ended = began + Duration::from_millis(1);
+            journal.end(&mut seat, &begun, ended, end).expect("begun");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        journal.acknowledge(Instant::now());
+        journal.compare(&std::collections::BTreeMap::new());
+        journal
+    }
+
+    #[test]
+    fn a_right_history_is_good() {
+        let value = "v".into();
+        let verdict = judge(journal(Reply::Found { value, version: 1 }), 5);
+        assert!(verdict.is_good(), "{:?}", verdict.problems);
+        let expected = json!({
+            "acked": 1, "lost": 0, "failovers": 5, "longest_pause_ms": 0, "linearizable": true,
+        });
+        assert_eq!(verdict.object(), expected);
+        assert!(verdict.table().contains("lost                          0"));
+    }
+
+    #[test]
+    fn a_write_that_is_not_seen_is_found_by_both_judges() {
+        let verdict = judge(journal(Reply::Absent), 5);
+        assert!(!verdict.is_good());
+        assert_eq!(verdict.problems.len(), 2, "{:?}", verdict.problems);
+        assert_eq!(verdict.object()["linearizable"], false);
+    }
+}

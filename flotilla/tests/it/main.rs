@@ -1,0 +1,8 @@
+//! The program as its users meet it: real processes, real files, real sockets.
+
+mod cluster;
+mod data;
+mod demo;
+mod folders;
+mod program;
+mod usage;

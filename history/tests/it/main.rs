@@ -1,0 +1,8 @@
+//! The judges on histories that are made: by hand, by running the model, and by chance beside a
+//! brute force that tries every order.
+
+mod brute;
+mod build;
+mod by_chance;
+mod by_hand;
+mod large;

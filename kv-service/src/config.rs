@@ -1,0 +1,299 @@
+//! The settings of one node: what `node.toml` says, checked, with paths made absolute to the file.
+//!
+//! The shape of the file itself lives in `config_file`; every key is described in
+//! `docs/configuration.md`. Nothing is started and no other file is read here.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use raft_core::membership::MEMBERS_MAX;
+use raft_core::{
+    ClusterId, GroupId, Incarnation, Limits, Member, MemberRole, Membership, MembershipError,
+    NodeId, Timing,
+};
+
+use crate::config_file::{ConfigFile, MemberFile, is_host_and_port};
+pub use crate::kinds::{ClientLimits, StateKind, StorageKind, TransportKind};
+
+/// Where a node's certificates are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificatePaths {
+    /// The certificate of the cluster's own authority.
+    pub ca: PathBuf,
+    /// The node's certificate.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// The settings of one node.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The file they came from; errors name it.
+    pub path: PathBuf,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node.
+    pub id: NodeId,
+    /// The UDP address to listen on, for peers and clients.
+    pub listen: SocketAddr,
+    /// `host:port` under which others reach it.
+    pub advertise: String,
+    /// The data directory.
+    pub data: PathBuf,
+    /// Its certificates.
+    pub certificates: CertificatePaths,
+    /// Where the log is kept.
+    pub storage: StorageKind,
+    /// Where the state is kept.
+    pub state: StateKind,
+    /// What carries messages between nodes.
+    pub transport: TransportKind,
+    /// The members that the cluster was made with.
+    pub members: Membership,
+    /// How time is measured.
+    pub timing: Timing,
+    /// Limits of the replication.
+    pub limits: Limits,
+    /// Limits of the clients.
+    pub clients: ClientLimits,
+}
+
+impl NodeConfig {
+    /// Reads and checks a `node.toml`.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not valid TOML, has an unknown key, or a value is outside
+    /// what is allowed. Each error names the file, and the key and value where there is one.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read {
+            path: path.to_owned(),
+            message: error.to_string(),
+        })?;
+        Self::parse(path, &text)
+    }
+
+    /// The same for text that is already in memory; relative paths in it start at `path`'s
+    /// directory.
+    ///
+    /// # Errors
+    /// As [`NodeConfig::load`].
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let file: ConfigFile =
+            toml::from_str(text).map_err(|error| ConfigError::syntax(path, text, &error))?;
+        check(file, path)
+    }
+
+    /// The incarnation that the list of members gives this node.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        // A configuration that was loaded has this node in its list.
+        self.members
+            .get(self.id)
+            .map_or(Incarnation(0), |member| member.incarnation)
+    }
+
+    /// The part that the replication needs.
+    #[must_use]
+    pub fn raft(&self, seed: u64) -> raft_core::Config {
+        raft_core::Config {
+            cluster: self.cluster,
+            group: GroupId(0),
+            id: self.id,
+            incarnation: self.incarnation(),
+            members: self.members.clone(),
+            seed,
+            timing: self.timing,
+            limits: self.limits,
+        }
+    }
+}
+
+/// Settings that cannot be used. All are errors of whoever wrote the file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {message}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system answered.
+        message: String,
+    },
+    /// The text is not valid, a key is unknown or missing, or a value has the wrong type.
+    #[error("{}:{line}: {message}, in `{excerpt}`", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+        /// The text of that line.
+        excerpt: String,
+    },
+    /// A value is outside what is allowed.
+    #[error("{}: {key} is {value}, but must be {rule}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What is allowed.
+        rule: String,
+    },
+}
+
+impl ConfigError {
+    pub(crate) fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> Self {
+        let at = error.span().map_or(0, |span| span.start).min(text.len());
+        let before = text.as_bytes().get(..at).unwrap_or_default();
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        Self::Syntax {
+            path: path.to_owned(),
+            line,
+            message: error.message().replace('\n', ", "),
+            excerpt: text.lines().nth(line - 1).unwrap_or("").trim().to_owned(),
+        }
+    }
+}
+
+/// Checks every value, and makes paths start at the file's directory.
+fn check(file: ConfigFile, path: &Path) -> Result<NodeConfig, ConfigError> {
+    let checker = Checker { path };
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let cluster: ClusterId = file
+        .cluster
+        .parse()
+        .map_err(|_| checker.value("cluster", &file.cluster, "32 hexadecimal digits"))?;
+    let listen: SocketAddr = file.listen.parse().map_err(|_| {
+        let rule = "an IP address and a port, such as 0.0.0.0:7400";
+        checker.value("listen", &file.listen, rule)
+    })?;
+    checker.address("advertise", &file.advertise)?;
+    let members = checker.members(&file.members)?;
+    let config = NodeConfig {
+        path: path.to_owned(),
+        cluster,
+        id: NodeId(file.id),
+        listen,
+        advertise: file.advertise,
+        data: directory.join(file.data),
+        certificates: CertificatePaths {
+            ca: directory.join(file.ca),
+            certificate: directory.join(file.certificate),
+            key: directory.join(file.key),
+        },
+        storage: file.storage,
+        state: file.state,
+        transport: file.transport,
+        members,
+        timing: file.timing.timing(),
+        limits: file.limits.raft(),
+        clients: file.limits.clients(),
+    };
+    checker.whole(&config)?;
+    Ok(config)
+}
+
+/// Makes errors that name the file.
+struct Checker<'a> {
+    path: &'a Path,
+}
+
+impl Checker<'_> {
+    fn value(&self, key: &str, value: impl ToString, rule: impl Into<String>) -> ConfigError {
+        ConfigError::Value {
+            path: self.path.to_owned(),
+            key: key.to_owned(),
+            value: value.to_string(),
+            rule: rule.into(),
+        }
+    }
+
+    fn address(&self, key: &str, address: &str) -> Result<(), ConfigError> {
+        if is_host_and_port(address) {
+            return Ok(());
+        }
+        let rule = "a host name or IP address and a port from 1, such as db1.example.org:7400";
+        Err(self.value(key, format!("{address:?}"), rule))
+    }
+
+    fn members(&self, list: &[MemberFile]) -> Result<Membership, ConfigError> {
+        let mut members = BTreeMap::new();
+        for listed in list {
+            self.address("members.address", &listed.address)?;
+            let member = Member {
+                incarnation: Incarnation(listed.incarnation),
+                address: listed.address.clone(),
+                role: MemberRole::Voter,
+            };
+            if members.insert(NodeId(listed.id), member).is_some() {
+                return Err(self.value("members.id", listed.id, "listed once"));
+            }
+        }
+        Membership::new(members).map_err(|error| match error {
+            MembershipError::ZeroId => self.value("members.id", 0, "at least 1"),
+            _ => self.value(
+                "members",
+                format!("a list of {}", list.len()),
+                format!("a list of 1 to {MEMBERS_MAX}"),
+            ),
+        })
+    }
+
+    /// What concerns more than one key.
+    fn whole(&self, config: &NodeConfig) -> Result<(), ConfigError> {
+        let Some(own) = config.members.get(config.id) else {
+            return Err(self.value("id", config.id, "one of those in [[members]]"));
+        };
+        if own.address != config.advertise {
+            let rule = format!(
+                "the address that [[members]] gives node {}, {}",
+                config.id, own.address
+            );
+            return Err(self.value("advertise", &config.advertise, rule));
+        }
+        if config.clients.connections_max == 0 {
+            return Err(self.value("limits.connections_max", 0, "at least 1"));
+        }
+        // One request of the largest size must fit, or it could never be read.
+        let least = kv_api::limits::FRAME_BYTES_MAX;
+        let bytes = config.clients.connection_bytes_max;
+        if !(least..=CONNECTION_BYTES_CEILING).contains(&bytes) {
+            let rule = format!("from {least} to {CONNECTION_BYTES_CEILING} bytes");
+            return Err(self.value("limits.connection_bytes_max", bytes, rule));
+        }
+        let bytes = config.limits.append_bytes_max;
+        if bytes > APPEND_BYTES_CEILING {
+            let rule = format!("from 4096 to {APPEND_BYTES_CEILING} bytes");
+            return Err(self.value("limits.append_bytes_max", bytes, rule));
+        }
+        match config.raft(0).validate() {
+            Ok(()) => Ok(()),
+            Err(raft_core::ConfigError::Range { name, value, rule }) => {
+                Err(self.value(&full_key(name), value, rule))
+            }
+            Err(other) => Err(self.value("members", other, "a list with this node in it")),
+        }
+    }
+}
+
+/// The largest `connection_bytes_max`: more would be a limit in name only.
+const CONNECTION_BYTES_CEILING: usize = 1 << 30;
+
+/// The largest `append_bytes_max`: what fits into a frame between peers.
+const APPEND_BYTES_CEILING: usize = 64 << 20;
+
+fn full_key(name: &str) -> String {
+    let table = if name.contains("tick") {
+        "timing"
+    } else {
+        "limits"
+    };
+    format!("{table}.{name}")
+}

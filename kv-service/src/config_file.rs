@@ -1,0 +1,191 @@
+//! The shape of `node.toml`: its keys and their defaults. What the keys mean is told in
+//! `docs/configuration.md`; what values they may have is checked in `config`.
+
+use std::path::PathBuf;
+
+use kv_api::limits::COMMAND_BYTES_MAX;
+use raft_core::{Limits, Timing};
+use serde::{Deserialize, Serialize};
+
+use crate::kinds::{ClientLimits, StateKind, StorageKind, TransportKind};
+
+/// `node.toml`, word for word.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConfigFile {
+    pub(crate) cluster: String,
+    pub(crate) id: u64,
+    pub(crate) listen: String,
+    pub(crate) advertise: String,
+    #[serde(default = "default_data")]
+    pub(crate) data: PathBuf,
+    #[serde(default = "default_ca")]
+    pub(crate) ca: PathBuf,
+    #[serde(default = "default_certificate")]
+    pub(crate) certificate: PathBuf,
+    #[serde(default = "default_key")]
+    pub(crate) key: PathBuf,
+    #[serde(default)]
+    pub(crate) storage: StorageKind,
+    #[serde(default)]
+    pub(crate) state: StateKind,
+    #[serde(default)]
+    pub(crate) transport: TransportKind,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) timing: TimingFile,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) limits: LimitsFile,
+    pub(crate) members: Vec<MemberFile>,
+}
+
+/// One `[[members]]` table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MemberFile {
+    pub(crate) id: u64,
+    pub(crate) incarnation: u64,
+    pub(crate) address: String,
+}
+
+/// `[timing]`: a preset, and what is to differ from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TimingFile {
+    preset: TimingPreset,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tick_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heartbeat_ticks: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    election_ticks_min: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    election_ticks_max: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum TimingPreset {
+    #[default]
+    Lan,
+    Wan,
+}
+
+/// `[limits]`: those of the replication, then those of the clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LimitsFile {
+    proposal_bytes_max: usize,
+    append_bytes_max: usize,
+    append_entries_max: usize,
+    inflight_messages_max: usize,
+    inflight_bytes_max: usize,
+    uncommitted_bytes_max: usize,
+    tail_bytes_max: usize,
+    apply_bytes_max: usize,
+    proposals_pending_max: usize,
+    proposals_pending_bytes_max: usize,
+    reads_pending_max: usize,
+    inputs_per_turn_max: usize,
+    connections_max: usize,
+    connection_bytes_max: usize,
+}
+
+fn default_data() -> PathBuf {
+    "data".into()
+}
+
+fn default_ca() -> PathBuf {
+    "ca.pem".into()
+}
+
+fn default_certificate() -> PathBuf {
+    "node.pem".into()
+}
+
+fn default_key() -> PathBuf {
+    "node.key".into()
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl Default for LimitsFile {
+    fn default() -> Self {
+        let raft = Limits::default();
+        let clients = ClientLimits::default();
+        Self {
+            // The largest command that a client may send must fit into a proposal.
+            proposal_bytes_max: raft.proposal_bytes_max.max(COMMAND_BYTES_MAX),
+            append_bytes_max: raft.append_bytes_max,
+            append_entries_max: raft.append_entries_max,
+            inflight_messages_max: raft.inflight_messages_max,
+            inflight_bytes_max: raft.inflight_bytes_max,
+            uncommitted_bytes_max: raft.uncommitted_bytes_max,
+            tail_bytes_max: raft.tail_bytes_max,
+            apply_bytes_max: raft.apply_bytes_max,
+            proposals_pending_max: raft.proposals_pending_max,
+            proposals_pending_bytes_max: raft.proposals_pending_bytes_max,
+            reads_pending_max: raft.reads_pending_max,
+            inputs_per_turn_max: raft.inputs_per_turn_max,
+            connections_max: clients.connections_max,
+            connection_bytes_max: clients.connection_bytes_max,
+        }
+    }
+}
+
+impl LimitsFile {
+    /// Those of the replication.
+    pub(crate) fn raft(&self) -> Limits {
+        Limits {
+            proposal_bytes_max: self.proposal_bytes_max,
+            append_bytes_max: self.append_bytes_max,
+            append_entries_max: self.append_entries_max,
+            inflight_messages_max: self.inflight_messages_max,
+            inflight_bytes_max: self.inflight_bytes_max,
+            uncommitted_bytes_max: self.uncommitted_bytes_max,
+            tail_bytes_max: self.tail_bytes_max,
+            apply_bytes_max: self.apply_bytes_max,
+            proposals_pending_max: self.proposals_pending_max,
+            proposals_pending_bytes_max: self.proposals_pending_bytes_max,
+            reads_pending_max: self.reads_pending_max,
+            inputs_per_turn_max: self.inputs_per_turn_max,
+        }
+    }
+
+    /// Those of the clients.
+    pub(crate) fn clients(&self) -> ClientLimits {
+        ClientLimits {
+            connections_max: self.connections_max,
+            connection_bytes_max: self.connection_bytes_max,
+        }
+    }
+}
+
+impl TimingFile {
+    /// The preset with what is to differ from it.
+    pub(crate) fn timing(&self) -> Timing {
+        let preset = match self.preset {
+            TimingPreset::Lan => Timing::LAN,
+            TimingPreset::Wan => Timing::WAN,
+        };
+        Timing {
+            tick_ms: self.tick_ms.unwrap_or(preset.tick_ms),
+            heartbeat_ticks: self.heartbeat_ticks.unwrap_or(preset.heartbeat_ticks),
+            election_ticks_min: self.election_ticks_min.unwrap_or(preset.election_ticks_min),
+            election_ticks_max: self.election_ticks_max.unwrap_or(preset.election_ticks_max),
+        }
+    }
+}
+
+/// Whether this is `host:port` with something in both places.
+pub(crate) fn is_host_and_port(address: &str) -> bool {
+    let Some((host, port)) = address.rsplit_once(':') else {
+        return false;
+    };
+    let host_fits = !host.is_empty() && !host.contains(char::is_whitespace);
+    let port_fits = port.parse::<u16>().is_ok_and(|port| port > 0);
+    // A bare IPv6 address would be read as host and port; it needs brackets.
+    let bracketed = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
+    host_fits && port_fits && bracketed
+}

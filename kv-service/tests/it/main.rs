@@ -1,0 +1,9 @@
+//! Integration tests of the server: configuration, data directories, clusters on the disk, running
+//! nodes and their clients.
+
+mod clients;
+mod cluster;
+mod config;
+mod identity;
+mod init;
+mod support;

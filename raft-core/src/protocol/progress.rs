@@ -1,0 +1,258 @@
+//! One follower as the leader sees it. All transitions are in this file:
+//!
+//! ```text
+//!                    accepted, or a hint that is in our log
+//!          +-------+ ---------------------------------------> +-----------+
+//!   new -> | Probe |                                          | Replicate |
+//!          +-------+ <--------------------------------------- +-----------+
+//!              |  ^     lost, stalled, rejected without                |
+//!              +--+     a base that is known to be common              +--> accepted: window moves
+//!            rejected: jump by the hint
+//! ```
+//!
+//! Probe: one append without payload is on its way, to find where the logs part. Replicate: entries
+//! are streamed, `next` runs ahead of `matched` within a window. `matched` is a fact that came from
+//! an acknowledgement; `next` is a guess.
+
+use std::collections::VecDeque;
+
+use crate::message::Conflict;
+use crate::protocol::log::Log;
+use crate::types::{Index, LogId, NodeId, Term};
+
+#[derive(Debug)]
+pub(crate) struct Progress {
+    pub(crate) id: NodeId,
+    /// The follower's log is the leader's up to here, on its disk. Never falls within a term.
+    matched: Index,
+    /// The next entry to send.
+    next: Index,
+    /// Where probing resumes after a loss: behind what is matched, or what a hint promised.
+    resume: Index,
+    state: State,
+    /// It said something since the leader last checked its quorum.
+    pub(crate) active: bool,
+    /// The newest read round that it confirmed.
+    pub(crate) round: u64,
+    /// Old entries are being read for it.
+    pub(crate) loading: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// `sent_at`: the leader's tick at which the probe left; none when one may be sent.
+    Probe { sent_at: Option<u64> },
+    Replicate {
+        inflight: VecDeque<Inflight>,
+        bytes: usize,
+        moved_at: u64,
+    },
+}
+
+/// An append that is not answered yet.
+#[derive(Debug)]
+struct Inflight {
+    base: Index,
+    last: Index,
+    bytes: usize,
+}
+
+impl Progress {
+    /// A follower of a new leader. Those who voted have said where they stand, and the rest will say
+    /// so any moment: the first probe waits until a vote is overdue, because it would only be rejected.
+    pub(crate) fn new(id: NodeId, next: Index) -> Self {
+        Self {
+            id,
+            matched: Index(0),
+            next,
+            resume: next,
+            state: State::Probe { sent_at: Some(0) },
+            active: true,
+            round: 0,
+            loading: false,
+        }
+    }
+
+    pub(crate) fn matched(&self) -> Index {
+        self.matched
+    }
+
+    pub(crate) fn next(&self) -> Index {
+        self.next
+    }
+
+    /// Uses what the follower said of its last entry when it voted: where that entry is ours too,
+    /// nothing needs to be probed; otherwise probing starts below the run that is known to differ.
+    pub(crate) fn hint(&mut self, last: LogId, log: &Log, now: u64) {
+        let fresh = matches!(self.state, State::Probe { .. }) && self.matched == Index(0);
+        if !fresh {
+            return;
+        }
+        if log.contains(last) {
+            self.replicate_from(last.index.next(), now);
+        } else {
+            // At its last index we have another entry, so the logs part below.
+            let base = log.newest_within(last.index.previous(), last.term);
+            self.probe_from(base.index.next());
+        }
+    }
+
+    /// Whether a probe may leave now.
+    pub(crate) fn wants_probe(&self) -> bool {
+        matches!(self.state, State::Probe { sent_at: None })
+    }
+
+    pub(crate) fn probe_sent(&mut self, now: u64) {
+        if let State::Probe { sent_at } = &mut self.state {
+            *sent_at = Some(now);
+        }
+    }
+
+    /// Messages and bytes that may still be put on the way; none while probing.
+    pub(crate) fn window(&self, messages_max: usize, bytes_max: usize) -> Option<usize> {
+        match &self.state {
+            State::Replicate {
+                inflight, bytes, ..
+            } if inflight.len() < messages_max && *bytes < bytes_max => Some(bytes_max - *bytes),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn sent(&mut self, last: Index, bytes: usize, now: u64) {
+        let base = self.next.previous();
+        let State::Replicate {
+            inflight,
+            bytes: total,
+            moved_at,
+        } = &mut self.state
+        else {
+            unreachable!("entries are sent in Replicate only")
+        };
+        if inflight.is_empty() {
+            *moved_at = now;
+        }
+        inflight.push_back(Inflight { base, last, bytes });
+        *total += bytes;
+        self.next = last.next();
+    }
+
+    /// The follower holds our log up to `matched`. Returns whether that is news.
+    pub(crate) fn accepted(&mut self, matched: Index, now: u64) -> bool {
+        let news = matched > self.matched;
+        if news {
+            self.matched = matched;
+            self.resume = matched.next();
+        }
+        match &mut self.state {
+            State::Probe { .. } => {
+                if matched >= self.next.previous() || news {
+                    self.replicate_from(self.matched.next(), now);
+                }
+            }
+            State::Replicate {
+                inflight,
+                bytes,
+                moved_at,
+            } => {
+                while inflight
+                    .front()
+                    .is_some_and(|sent| sent.last <= self.matched)
+                {
+                    *bytes -= inflight.pop_front().expect("just seen").bytes;
+                    *moved_at = now;
+                }
+                self.next = self.next.max(self.matched.next());
+            }
+        }
+        assert!(self.next > self.matched, "next is above matched");
+        news
+    }
+
+    /// The follower does not have `base`. Late and repeated rejections change nothing.
+    pub(crate) fn rejected(
+        &mut self,
+        base: LogId,
+        conflict: Conflict,
+        last: LogId,
+        log: &Log,
+        now: u64,
+    ) {
+        let current = match &self.state {
+            State::Probe { .. } => base.index == self.next.previous(),
+            State::Replicate { inflight, .. } => inflight.iter().any(|i| i.base == base.index),
+        };
+        if !current || base.index <= self.matched {
+            return;
+        }
+        if log.contains(last) && last.index < base.index {
+            // Its log is a prefix of ours.
+            self.replicate_from(last.index.max(self.matched).next(), now);
+            return;
+        }
+        let shared = log.newest_within(conflict.last, conflict.term);
+        if shared.term == conflict.term && shared.index >= conflict.first {
+            // The run is in both logs, so they agree up to where the shorter one ends.
+            self.replicate_from(shared.index.max(self.matched).next(), now);
+            return;
+        }
+        // The run is not ours, so the logs part below it, where the follower's terms are lower.
+        let lower = Term(conflict.term.0.saturating_sub(1));
+        let guess = log.newest_within(conflict.first.previous(), lower);
+        let guess = guess.index.min(base.index.previous()).max(self.matched);
+        self.probe_from(guess.next());
+    }
+
+    /// A message to it was lost: find out again where it stands, once it is heard of.
+    pub(crate) fn lost(&mut self, now: u64) {
+        if matches!(self.state, State::Replicate { .. }) {
+            self.probe_from(self.resume);
+        }
+        self.probe_sent(now);
+    }
+
+    /// It answered a heartbeat, so it lives: what was sent `patience` ticks ago and is not answered
+    /// was lost. (A slow disk looks the same and only costs a probe.)
+    pub(crate) fn alive(&mut self, now: u64, patience: u64) {
+        self.active = true;
+        match &mut self.state {
+            State::Probe { sent_at } => {
+                if sent_at.is_some_and(|at| now >= at + patience) {
+                    *sent_at = None;
+                }
+            }
+            State::Replicate {
+                inflight, moved_at, ..
+            } => {
+                if !inflight.is_empty() && now >= *moved_at + patience.saturating_mul(4) {
+                    self.probe_from(self.resume);
+                }
+            }
+        }
+    }
+
+    fn replicate_from(&mut self, next: Index, now: u64) {
+        self.next = next;
+        self.resume = next;
+        self.loading = false;
+        self.state = State::Replicate {
+            inflight: VecDeque::new(),
+            bytes: 0,
+            moved_at: now,
+        };
+    }
+
+    fn probe_from(&mut self, next: Index) {
+        self.next = next.max(self.matched.next());
+        self.resume = self.next;
+        self.loading = false;
+        self.state = State::Probe { sent_at: None };
+    }
+
+    /// Probe or Replicate, for traces.
+    pub(crate) fn state_name(&self) -> &'static str {
+        match self.state {
+            State::Probe { .. } => "probe",
+            State::Replicate { .. } => "replicate",
+        }
+    }
+}

@@ -1,0 +1,480 @@
+//! Nodes with disks that forget what was not synced, and a network that delivers on demand.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+
+use super::checks::Checks;
+use super::render;
+use crate::config::{Config, Limits, Timing};
+use crate::entry::{Entry, EntryKind};
+use crate::log_store::{AppendBatch, LoadedLog};
+use crate::membership::{Member, MemberRole, Membership};
+use crate::message::{AppendReply, Envelope, Message};
+use crate::protocol::{
+    Apply, Effects, Input, Load, Loaded, Persisted, Proposal, ProposalTicket, Raft, ReadTicket,
+    Role, Write,
+};
+use crate::types::{ClusterId, GroupId, HardState, Incarnation, Index, LogId, NodeId, Term};
+
+/// What survives a crash.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Disk {
+    pub(super) hard_state: HardState,
+    pub(super) entries: Vec<Entry>,
+}
+
+impl Disk {
+    /// Entries of the given terms, as if they had been replicated before.
+    pub(super) fn with_terms(terms: &[u64]) -> Self {
+        let entries = (1..).zip(terms).map(|(index, term)| {
+            let id = LogId::new(Term(*term), Index(index));
+            Entry::new(
+                id,
+                EntryKind::Command,
+                Bytes::from(format!("{term}.{index}")),
+            )
+        });
+        let term = Term(terms.last().copied().unwrap_or(0));
+        Self {
+            hard_state: HardState { term, vote: None },
+            entries: entries.collect(),
+        }
+    }
+
+    pub(super) fn last(&self) -> LogId {
+        self.entries.last().map_or(LogId::ZERO, Entry::id)
+    }
+
+    fn apply(&mut self, batch: &AppendBatch) {
+        if let Some(hard_state) = batch.hard_state {
+            self.hard_state = hard_state;
+        }
+        if let Some(from) = batch.truncate_from {
+            self.entries.truncate(from.previous().0 as usize);
+        }
+        for entry in &batch.entries {
+            assert_eq!(
+                entry.index(),
+                self.last().index.next(),
+                "the disk has no holes"
+            );
+            self.entries.push(entry.clone());
+        }
+    }
+
+    fn load(&self) -> LoadedLog {
+        let mut term_runs: Vec<(Term, Index)> = Vec::new();
+        for entry in &self.entries {
+            if term_runs
+                .last()
+                .is_none_or(|(term, _)| *term < entry.term())
+            {
+                term_runs.push((entry.term(), entry.index()));
+            }
+        }
+        LoadedLog {
+            hard_state: self.hard_state,
+            term_runs,
+            last: self.last(),
+        }
+    }
+
+    fn read(&self, from: Index, to: Index) -> Vec<Entry> {
+        self.entries[from.previous().0 as usize..to.0 as usize].to_vec()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct TestNode {
+    pub(super) id: NodeId,
+    /// None while it is down.
+    pub(super) raft: Option<Raft>,
+    pub(super) disk: Disk,
+    /// Writes that the disk has not finished, oldest first.
+    pub(super) writes: VecDeque<Write>,
+    pub(super) loads: VecDeque<Load>,
+    pub(super) applied: Vec<Entry>,
+    lives: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Cluster {
+    pub(super) nodes: BTreeMap<NodeId, TestNode>,
+    /// On the way, in order of sending.
+    pub(super) network: Vec<Envelope>,
+    /// Links that lose everything, by direction.
+    pub(super) cut: BTreeSet<(NodeId, NodeId)>,
+    pub(super) limits: Limits,
+    pub(super) timing: Timing,
+    pub(super) seed: u64,
+    checks: Checks,
+    trace: Vec<String>,
+    /// Rejected appends that were sent so far.
+    pub(super) rejections: u64,
+    next_ticket: u64,
+}
+
+impl Cluster {
+    pub(super) fn new(disks: BTreeMap<NodeId, Disk>, seed: u64) -> Self {
+        let nodes = disks.into_iter().map(|(id, disk)| {
+            let node = TestNode {
+                id,
+                raft: None,
+                disk,
+                writes: VecDeque::new(),
+                loads: VecDeque::new(),
+                applied: Vec::new(),
+                lives: 0,
+            };
+            (id, node)
+        });
+        let mut cluster = Self {
+            nodes: nodes.collect(),
+            network: Vec::new(),
+            cut: BTreeSet::new(),
+            limits: Limits::default(),
+            timing: Timing::LAN,
+            seed,
+            checks: Checks::default(),
+            trace: Vec::new(),
+            rejections: 0,
+            next_ticket: 0,
+        };
+        for id in cluster.ids() {
+            cluster.start(id);
+        }
+        cluster
+    }
+
+    pub(super) fn ids(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    pub(super) fn node(&self, id: NodeId) -> &TestNode {
+        &self.nodes[&id]
+    }
+
+    pub(super) fn raft(&self, id: NodeId) -> &Raft {
+        self.nodes[&id].raft.as_ref().expect("the node is up")
+    }
+
+    pub(super) fn is_up(&self, id: NodeId) -> bool {
+        self.nodes[&id].raft.is_some()
+    }
+
+    /// What happened since the last call, a line each.
+    pub(super) fn take_trace(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.trace)
+    }
+
+    fn member_list(&self) -> Membership {
+        let member = |id: &NodeId| Member {
+            incarnation: Incarnation(id.0 * 100),
+            address: String::new(),
+            role: MemberRole::Voter,
+        };
+        Membership::new(self.nodes.keys().map(|id| (*id, member(id))).collect()).expect("valid")
+    }
+
+    /// Starts a node with what is on its disk. Its state machine is in memory, so it starts empty.
+    pub(super) fn start(&mut self, id: NodeId) {
+        let members = self.member_list();
+        let node = self.nodes.get_mut(&id).expect("known");
+        assert!(node.raft.is_none(), "node {id} runs");
+        node.lives += 1;
+        let config = Config {
+            cluster: ClusterId([7; 16]),
+            group: GroupId(0),
+            id,
+            incarnation: Incarnation(id.0 * 100),
+            members,
+            seed: self.seed.wrapping_add(node.lives << 32),
+            timing: self.timing,
+            limits: self.limits,
+        };
+        let raft = Raft::new(config, node.disk.load(), LogId::ZERO).expect("valid");
+        node.raft = Some(raft);
+        node.applied.clear();
+    }
+
+    /// The power goes: writes that were not finished are lost, but for the first `kept` of them.
+    pub(super) fn crash(&mut self, id: NodeId, kept: usize) {
+        let node = self.nodes.get_mut(&id).expect("known");
+        for write in node.writes.drain(..).take(kept).collect::<Vec<_>>() {
+            node.disk.apply(&write.batch);
+        }
+        node.raft = None;
+        node.loads.clear();
+        self.trace.push(format!(
+            "n{id} crashes with {}",
+            render::disk(&self.nodes[&id].disk)
+        ));
+    }
+
+    /// Steps one input and collects what comes of it.
+    pub(super) fn step(&mut self, id: NodeId, input: Input) {
+        let Some(raft) = &mut self.nodes.get_mut(&id).expect("known").raft else {
+            return;
+        };
+        raft.step(input);
+        self.collect(id);
+    }
+
+    /// Steps several inputs before the effects are taken, as the driver does.
+    pub(super) fn step_all(&mut self, id: NodeId, inputs: Vec<Input>) {
+        let Some(raft) = &mut self.nodes.get_mut(&id).expect("known").raft else {
+            return;
+        };
+        for input in inputs {
+            raft.step(input);
+        }
+        self.collect(id);
+    }
+
+    fn collect(&mut self, id: NodeId) {
+        let raft = self
+            .nodes
+            .get_mut(&id)
+            .expect("known")
+            .raft
+            .as_mut()
+            .expect("up");
+        let effects = raft.take_effects();
+        let refusals = raft.take_refusals();
+        self.trace.extend(
+            refusals
+                .iter()
+                .map(|refusal| format!("n{id} refuses: {refusal}")),
+        );
+        let Effects {
+            writes,
+            send,
+            load,
+            apply,
+            proposed,
+            reads_ready,
+            reads_refused,
+            role_changed,
+        } = effects;
+        if let Some(change) = role_changed {
+            self.trace.push(format!("n{id} {}", render::role(change)));
+        }
+        for write in writes {
+            self.trace.extend(render::write(id, &write));
+            self.nodes
+                .get_mut(&id)
+                .expect("known")
+                .writes
+                .push_back(write);
+        }
+        send.into_iter()
+            .for_each(|envelope| self.transmit(envelope));
+        for (_, outcome) in proposed {
+            let outcome = outcome.map_or_else(|e| format!("refused: {e}"), |id| format!("at {id}"));
+            self.trace.push(format!("n{id} proposal {outcome}"));
+        }
+        for (ticket, index) in reads_ready {
+            self.checks.read_ready(id, ticket, index);
+            self.trace
+                .push(format!("n{id} read {} ready at {index}", ticket.0));
+        }
+        for (ticket, error) in reads_refused {
+            self.trace
+                .push(format!("n{id} read {} refused: {error}", ticket.0));
+        }
+        self.nodes.get_mut(&id).expect("known").loads.extend(load);
+        self.check(id);
+        if let Some(apply) = apply {
+            self.apply(id, &apply);
+        }
+    }
+
+    fn check(&mut self, id: NodeId) {
+        let held = |follower: NodeId, index: Index| {
+            self.nodes[&follower]
+                .disk
+                .entries
+                .get(index.previous().0 as usize)
+                .map(Entry::id)
+        };
+        self.checks
+            .node(id, self.nodes[&id].raft.as_ref().expect("up"), held);
+    }
+
+    fn apply(&mut self, id: NodeId, apply: &Apply) {
+        let node = self.nodes.get_mut(&id).expect("known");
+        assert!(
+            apply.to <= node.disk.last().index,
+            "applied entries are on the local disk"
+        );
+        let cold_to = Index(apply.to.0 - apply.entries.len() as u64);
+        let mut entries = Vec::new();
+        if apply.from <= cold_to {
+            entries.extend(node.disk.read(apply.from, cold_to));
+        }
+        entries.extend(apply.entries.iter().cloned());
+        for entry in entries {
+            assert_eq!(
+                entry.index().0,
+                node.applied.len() as u64 + 1,
+                "applied in order"
+            );
+            self.checks.applied(&entry);
+            self.trace
+                .push(format!("n{id} applies {}", render::entry(&entry)));
+            node.applied.push(entry);
+        }
+        self.step(id, Input::Applied(apply.to));
+    }
+
+    fn transmit(&mut self, envelope: Envelope) {
+        self.checks.sent(&envelope);
+        let lost = self.cut.contains(&(envelope.from, envelope.to));
+        let mark = if lost { " (lost)" } else { "" };
+        self.trace
+            .push(format!("{}{mark}", render::envelope(&envelope)));
+        let rejected = matches!(
+            envelope.message,
+            Message::AppendReply(AppendReply::Rejected { .. })
+        );
+        self.rejections += u64::from(rejected);
+        if !lost {
+            self.network.push(envelope);
+        }
+    }
+
+    /// The disk finishes the oldest write: its promises leave, and the node is told.
+    pub(super) fn persist(&mut self, id: NodeId) -> bool {
+        let node = self.nodes.get_mut(&id).expect("known");
+        let Some(write) = node.writes.pop_front() else {
+            return false;
+        };
+        node.disk.apply(&write.batch);
+        self.trace
+            .push(format!("n{id} write {} is durable", write.number));
+        write
+            .promises
+            .into_iter()
+            .for_each(|promise| self.transmit(promise));
+        let done = Persisted {
+            number: write.number,
+            last: write.last,
+        };
+        self.step(id, Input::Persisted(done));
+        true
+    }
+
+    /// Answers the oldest question for old entries.
+    pub(super) fn load(&mut self, id: NodeId) -> bool {
+        let node = self.nodes.get_mut(&id).expect("known");
+        let Some(load) = node.loads.pop_front() else {
+            return false;
+        };
+        let mut entries = node
+            .disk
+            .read(load.from, load.to.min(node.disk.last().index));
+        let mut bytes = 0;
+        entries.retain(|entry| {
+            bytes += entry.encoded_len();
+            entry.index() == load.from || bytes <= load.bytes_max
+        });
+        let Load { peer, term, .. } = load;
+        self.step(
+            id,
+            Input::Loaded(Loaded {
+                peer,
+                term,
+                entries,
+            }),
+        );
+        true
+    }
+
+    /// Takes the message at this position off the network and delivers it.
+    pub(super) fn deliver(&mut self, position: usize) {
+        let envelope = self.network.remove(position);
+        self.receive(envelope);
+    }
+
+    pub(super) fn receive(&mut self, envelope: Envelope) {
+        if self.cut.contains(&(envelope.from, envelope.to)) || !self.is_up(envelope.to) {
+            return;
+        }
+        self.step(envelope.to, Input::Message(envelope));
+    }
+
+    /// A message as this sender might have sent it.
+    pub(super) fn envelope(
+        &self,
+        from: NodeId,
+        to: NodeId,
+        term: Term,
+        message: Message,
+    ) -> Envelope {
+        Envelope {
+            cluster: ClusterId([7; 16]),
+            group: GroupId(0),
+            from,
+            from_incarnation: Incarnation(from.0 * 100),
+            to,
+            to_incarnation: Incarnation(to.0 * 100),
+            term,
+            message,
+        }
+    }
+
+    pub(super) fn propose(&mut self, id: NodeId, payload: &str) {
+        self.next_ticket += 1;
+        let ticket = ProposalTicket(self.next_ticket);
+        let payload = Bytes::copy_from_slice(payload.as_bytes());
+        self.step(id, Input::Propose(vec![Proposal { ticket, payload }]));
+    }
+
+    pub(super) fn read(&mut self, id: NodeId, ticket: u64) {
+        self.checks.read_begun(ReadTicket(ticket));
+        self.step(id, Input::Read(vec![ReadTicket(ticket)]));
+    }
+
+    /// Ticks a node until it asks for pre-votes.
+    pub(super) fn campaign(&mut self, id: NodeId) {
+        for _ in 0..=self.timing.election_ticks_max {
+            if self.raft(id).role() != Role::Follower {
+                return;
+            }
+            self.step(id, Input::Tick);
+        }
+        assert_ne!(self.raft(id).role(), Role::Follower, "a deadline passes");
+    }
+
+    /// Delivers, persists and loads until nothing is left to do.
+    pub(super) fn stabilize(&mut self) {
+        for _ in 0..1_000_000 {
+            let mut idle = true;
+            for id in self.ids() {
+                if self.is_up(id) {
+                    while self.persist(id) || self.load(id) {
+                        idle = false;
+                    }
+                }
+            }
+            if !self.network.is_empty() {
+                self.deliver(0);
+                idle = false;
+            }
+            if idle {
+                return;
+            }
+        }
+        panic!("the cluster does not come to rest");
+    }
+
+    /// The one leader of the newest term, where there is one.
+    pub(super) fn leader(&self) -> Option<NodeId> {
+        let leaders = self.nodes.values().filter_map(|node| {
+            let state = node.raft.as_ref()?.state();
+            (state.role == Role::Leader).then_some((state.hard_state.term, node.id))
+        });
+        leaders.max().map(|(_, id)| id)
+    }
+}

@@ -1,0 +1,126 @@
+//! How what happens is written in scripts: short, stable, one line each.
+
+use super::cluster::Disk;
+use crate::entry::{Entry, EntryKind};
+use crate::message::{AppendReply, Envelope, Message};
+use crate::protocol::{RoleChange, Write};
+use crate::types::NodeId;
+
+pub(super) fn entry(entry: &Entry) -> String {
+    match entry.kind() {
+        EntryKind::Noop => format!("{} noop", entry.id()),
+        EntryKind::Command => {
+            format!(
+                "{} {}",
+                entry.id(),
+                String::from_utf8_lossy(entry.payload())
+            )
+        }
+    }
+}
+
+fn entries(list: &[Entry]) -> String {
+    match list {
+        [] => "[]".to_owned(),
+        [one] => format!("[{}]", one.id()),
+        [first, .., last] => format!("[{}..{}]", first.id(), last.id()),
+    }
+}
+
+fn message(message: &Message) -> String {
+    match message {
+        Message::PreVote(m) => format!("pre-vote for {} last {}", m.next_term, m.last),
+        Message::PreVoteReply(m) => {
+            format!("pre-vote-reply for {} {}", m.next_term, yes(m.granted))
+        }
+        Message::Vote(m) => format!("vote last {}", m.last),
+        Message::VoteReply(m) => format!("vote-reply {} last {}", yes(m.granted), m.last),
+        Message::Append(m) => {
+            format!(
+                "append base {} {} commit {}",
+                m.base,
+                entries(&m.entries),
+                m.commit
+            )
+        }
+        Message::AppendReply(AppendReply::Accepted { matched }) => format!("accepted {matched}"),
+        Message::AppendReply(AppendReply::Rejected {
+            base,
+            conflict,
+            last,
+        }) => format!(
+            "rejected base {base} conflict term {} {}..{} last {last}",
+            conflict.term, conflict.first, conflict.last
+        ),
+        Message::Heartbeat(m) => format!("heartbeat commit {} round {}", m.commit, m.round),
+        Message::HeartbeatReply(m) => format!("heartbeat-reply round {}", m.round),
+    }
+}
+
+fn yes(granted: bool) -> &'static str {
+    if granted { "yes" } else { "no" }
+}
+
+pub(super) fn envelope(e: &Envelope) -> String {
+    format!(
+        "n{} -> n{} t{} {}",
+        e.from,
+        e.to,
+        e.term,
+        message(&e.message)
+    )
+}
+
+pub(super) fn role(change: RoleChange) -> String {
+    let leader = change
+        .leader
+        .map_or_else(|| "none".to_owned(), |id| format!("n{id}"));
+    format!(
+        "is {} in term {}, leader {leader}",
+        change.role.name(),
+        change.term
+    )
+}
+
+pub(super) fn write(id: NodeId, write: &Write) -> Vec<String> {
+    let mut parts = Vec::new();
+    if let Some(hard_state) = write.batch.hard_state {
+        let vote = hard_state
+            .vote
+            .map_or_else(|| "none".to_owned(), |vote| format!("n{vote}"));
+        parts.push(format!("term {} vote {vote}", hard_state.term));
+    }
+    if let Some(from) = write.batch.truncate_from {
+        parts.push(format!("truncate from {from}"));
+    }
+    if !write.batch.entries.is_empty() {
+        parts.push(entries(&write.batch.entries));
+    }
+    if parts.is_empty() {
+        parts.push("nothing".to_owned());
+    }
+    let mut lines = vec![format!(
+        "n{id} write {}: {}",
+        write.number,
+        parts.join(", ")
+    )];
+    lines.extend(
+        write
+            .promises
+            .iter()
+            .map(|p| format!("  promises {}", envelope(p))),
+    );
+    lines
+}
+
+pub(super) fn disk(disk: &Disk) -> String {
+    let vote = disk
+        .hard_state
+        .vote
+        .map_or_else(|| "none".to_owned(), |vote| format!("n{vote}"));
+    format!(
+        "term {} vote {vote} last {}",
+        disk.hard_state.term,
+        disk.last()
+    )
+}

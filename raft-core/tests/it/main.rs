@@ -1,0 +1,9 @@
+//! Tests of whole nodes over stores, transports and machines in memory. The doubles are in
+//! `support`: the real backends depend on this crate.
+
+mod cluster;
+mod endings;
+mod limits;
+mod slow;
+mod support;
+mod throughput;

@@ -1,0 +1,189 @@
+//! Nodes on the loopback interface that can be killed without a farewell: each has a runtime of its
+//! own, and killing it is shutting the runtime down.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use quic_link::test_support::Authority;
+use quic_link::{BindError, Credentials, Endpoint, EndpointOptions, LinkLimits, Role};
+use raft_core::{ClusterId, Incarnation, NodeId, Transport};
+use raft_transport::conformance::{DEADLINE, Fixture};
+use raft_transport::{LocalPeer, PeerAddress, QuicOptions, QuicTransport};
+use tokio::runtime::Runtime;
+
+pub(crate) const CLUSTER: ClusterId = ClusterId([1; 16]);
+
+const PORT: u16 = 7_400;
+
+pub(crate) fn incarnation(id: NodeId) -> Incarnation {
+    Incarnation(1_000 + id.0)
+}
+
+/// An address of the loopback network that no other fixture has, so that a node finds its port free
+/// when it comes back.
+fn own_address() -> Ipv4Addr {
+    static COUNT: AtomicU32 = AtomicU32::new(1);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let process = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, process[2] | 1, process[3], count[3])
+}
+
+pub(crate) struct Quic {
+    pub(crate) authority: Authority,
+    credentials: BTreeMap<NodeId, Credentials>,
+    address: Ipv4Addr,
+    lives: Mutex<BTreeMap<NodeId, Runtime>>,
+    boots: Mutex<BTreeMap<NodeId, u64>>,
+    pub(crate) options: QuicOptions,
+    pub(crate) limits: LinkLimits,
+}
+
+impl Quic {
+    pub(crate) fn new() -> Self {
+        let authority = Authority::new(CLUSTER.0);
+        let credentials = (1..=3)
+            .map(|id| (NodeId(id), authority.credentials(Role::Node(id))))
+            .collect();
+        let mut options = QuicOptions::default();
+        // A check that blocks a lane on purpose must not lose the link by it.
+        options.write_deadline = DEADLINE;
+        options.dial_deadline = Duration::from_secs(3);
+        Self {
+            authority,
+            credentials,
+            address: own_address(),
+            lives: Mutex::default(),
+            boots: Mutex::default(),
+            options,
+            limits: LinkLimits::default(),
+        }
+    }
+
+    pub(crate) fn address(&self, id: NodeId) -> SocketAddr {
+        SocketAddr::from((self.address, PORT + id.0 as u16))
+    }
+
+    pub(crate) fn peers(&self) -> BTreeMap<NodeId, PeerAddress> {
+        (1..=3)
+            .map(NodeId)
+            .map(|id| {
+                let address = PeerAddress {
+                    address: self.address(id).to_string(),
+                    incarnation: incarnation(id),
+                };
+                (id, address)
+            })
+            .collect()
+    }
+
+    pub(crate) fn local(&self, id: NodeId, boot: u64) -> LocalPeer {
+        LocalPeer {
+            cluster: CLUSTER,
+            id,
+            incarnation: incarnation(id),
+            boot,
+        }
+    }
+
+    /// The node's next life.
+    pub(crate) async fn start_node(&self, id: NodeId) -> Arc<QuicTransport> {
+        let boot = {
+            let mut boots = self.boots.lock().unwrap();
+            let boot = boots.entry(id).or_default();
+            *boot += 1;
+            *boot
+        };
+        self.start_as(self.local(id, boot), self.peers()).await
+    }
+
+    pub(crate) async fn start_as(
+        &self,
+        local: LocalPeer,
+        peers: BTreeMap<NodeId, PeerAddress>,
+    ) -> Arc<QuicTransport> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let endpoint = self.bind(&runtime, local.id).await;
+        let guard = runtime.enter();
+        let transport = QuicTransport::new(endpoint.clone(), local, peers, self.options);
+        drop(guard);
+        let (accepting, target) = (endpoint.clone(), Arc::downgrade(&transport));
+        runtime.spawn(async move {
+            while let Some(link) = accepting.accept().await {
+                let Some(target) = target.upgrade() else {
+                    break;
+                };
+                target.accept(link);
+            }
+        });
+        self.lives.lock().unwrap().insert(local.id, runtime);
+        transport
+    }
+
+    /// Waits until a killed life has let go of the port.
+    async fn bind(&self, runtime: &Runtime, id: NodeId) -> Endpoint {
+        tokio::time::timeout(DEADLINE, async {
+            loop {
+                let guard = runtime.enter();
+                let bound = Endpoint::bind(EndpointOptions {
+                    credentials: self.credentials[&id].clone(),
+                    listen: self.address(id),
+                    accept: true,
+                    reset_key: Some([id.0 as u8; 64]),
+                    limits: self.limits.clone(),
+                });
+                drop(guard);
+                match bound {
+                    Ok(endpoint) => return endpoint,
+                    Err(BindError::InUse(_)) => {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        })
+        .await
+        .expect("the port becomes free")
+    }
+
+    pub(crate) fn kill_node(&self, id: NodeId) {
+        let runtime = self.lives.lock().unwrap().remove(&id);
+        if let Some(runtime) = runtime {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Quic {
+    fn drop(&mut self) {
+        for (_, runtime) in std::mem::take(&mut *self.lives.lock().unwrap()) {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+#[async_trait]
+impl Fixture for Quic {
+    async fn start(&self, id: NodeId) -> Arc<dyn Transport> {
+        self.start_node(id).await
+    }
+
+    async fn kill(&self, id: NodeId) {
+        self.kill_node(id);
+    }
+
+    fn cluster(&self) -> ClusterId {
+        CLUSTER
+    }
+
+    fn incarnation(&self, id: NodeId) -> Incarnation {
+        incarnation(id)
+    }
+}
