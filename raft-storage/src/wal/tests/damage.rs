@@ -160,6 +160,21 @@ fn a_file_of_any_other_length_is_refused() {
 }
 
 #[test]
+fn the_first_record_of_a_segment_needs_no_other_witness() {
+    let dir = scratch_dir();
+    drop(open(dir.path()).unwrap());
+    let image = read_dir(dir.path());
+    let name = &names()[0];
+    let end = end_of_data(&image[name]);
+    for position in HEADER_BYTES..end {
+        let mut image = image.clone();
+        image.get_mut(name).unwrap()[position] ^= 1;
+        let refused = recover(&image).unwrap_err();
+        assert!(matches!(refused, StorageError::Damaged { .. }), "{refused}");
+    }
+}
+
+#[test]
 fn a_torn_tail_is_cut_kept_aside_and_reported_once() {
     let sample = sample();
     let [_, last] = names();
@@ -372,7 +387,11 @@ fn past_states() -> Vec<Model> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn arbitrary_files_never_panic(

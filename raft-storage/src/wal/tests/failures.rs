@@ -86,7 +86,11 @@ fn a_full_disk_is_told_from_a_broken_one() {
         runtime().block_on(async {
             let dir = scratch_dir();
             let probe = Arc::new(Probe::of(&Image::new()));
-            let options = options(Some(&probe));
+            // So large that no spare is made meanwhile, which would take the failure.
+            let options = WalOptions {
+                segment_bytes: 64 << 10,
+                ..options(Some(&probe))
+            };
             let (mut store, _) = WalLogStore::open(dir.path(), OWNER, options).unwrap();
             store.append(entries(1, 1, &[10])).await.unwrap();
             probe.fail_after(0, kind);
