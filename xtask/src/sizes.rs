@@ -60,10 +60,11 @@ struct Function {
     lines: usize,
 }
 
-/// Every function with a body, from its `fn` to its last brace.
+/// Every function with a body, from its `fn` to its last brace. Not those of tests, which may be long
+/// tables.
 fn functions(file: &SourceFile) -> Vec<Function> {
     let mut functions = Vec::new();
-    for (index, line) in file.lines.iter().enumerate() {
+    for (index, line) in file.lines[..file.tests_from].iter().enumerate() {
         for column in find_name(&line.code, "fn ") {
             let rest = line.code[column + 3..].trim_start();
             let name: String = rest.chars().take_while(|c| is_word(*c)).collect();
@@ -161,6 +162,7 @@ mod tests {
         let found = rules("a/src/lib.rs", &function(71));
         let expected = "a/src/lib.rs:3: function-size: fn long has 71 lines, the limit is 70";
         assert_eq!(found, [expected]);
+        assert_eq!(rules("a/tests/it/main.rs", &function(71)), [] as [&str; 0]);
     }
 
     #[test]

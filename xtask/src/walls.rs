@@ -172,10 +172,17 @@ const WALLS: &[Wall] = &[
             "UnboundedSender",
             "UnboundedReceiver",
             "mpsc::unbounded",
-            "mpsc::channel()",
         ],
         lines: Lines::All,
         why: "every queue has a named bound",
+    },
+    Wall {
+        rule: "bounded-std",
+        within: &[],
+        except: &[],
+        banned: &["mpsc::channel()"],
+        lines: Lines::Product,
+        why: "a channel of the standard library is bounded by `sync_channel`",
     },
     Wall {
         rule: "unfinished",
@@ -389,11 +396,13 @@ mod tests {
     fn queues_are_bounded_everywhere() {
         for bad in [
             "let (a, b) = tokio::sync::mpsc::unbounded_channel();",
-            "let (a, b) = std::sync::mpsc::channel();",
             "use futures::channel::mpsc::unbounded;",
         ] {
             assert_eq!(rules("flotilla/src/main.rs", bad), ["bounded"], "{bad}");
         }
+        let of_std = "let (a, b) = std::sync::mpsc::channel();";
+        assert_eq!(rules("flotilla/src/main.rs", of_std), ["bounded-std"]);
+        assert_eq!(rules("flotilla/tests/it/main.rs", of_std), NONE);
         assert_eq!(
             rules("flotilla/src/main.rs", "let (a, b) = mpsc::channel(8);"),
             NONE

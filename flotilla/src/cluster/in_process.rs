@@ -1,5 +1,5 @@
-//! All nodes inside this process: peers by channels, clients by QUIC as ever. What the nodes log goes
-//! to one file, because standard error belongs to the person in front of it.
+//! All nodes inside this process: peers by channels, clients by QUIC as ever. What the nodes log
+//! goes to one file, because standard error belongs to the person in front of it.
 
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 //! `flotilla cluster`: a whole cluster on this machine, as one process per node (`supervisor`,
-//! `child`, `restart`) or inside this one (`in_process`). `plan` finds or makes its directory, `ready`
-//! waits until it takes writes, `status_line` tells how it is.
+//! `child`, `restart`) or inside this one (`in_process`). `plan` finds or makes its directory,
+//! `ready` waits until it takes writes, `status_line` tells how it is.
 
 pub(crate) mod child;
 mod in_process;
@@ -50,6 +50,9 @@ pub(crate) async fn run(args: &ClusterArgs, output: &mut Output) -> Outcome {
     // Nobody takes them any more, so nobody may wait for it.
     drop(events);
     supervisor.stop().await;
+    if outcome.is_ok() {
+        screen.line(|| json!({ "stopped": true }), || "stopped".to_owned());
+    }
     outcome
 }
 
@@ -81,8 +84,8 @@ async fn attend(
             ready = &mut ready => break ready?,
             event = events.recv() => match event {
                 Some(event) => {
-                    tell(&event, screen);
                     refuse_start(&event)?;
+                    tell(&event, screen);
                 }
                 None => return Err(nobody_left()),
             },

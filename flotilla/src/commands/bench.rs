@@ -1,5 +1,5 @@
-//! `flotilla bench`: a closed loop. Every client sends its next operation when the last is answered,
-//! so the load is what the cluster takes, and latencies are those under that load.
+//! `flotilla bench`: a closed loop. Every client sends its next operation when the last is
+//! answered, so the load is what the cluster takes, and latencies are those under that load.
 
 use std::time::Duration;
 

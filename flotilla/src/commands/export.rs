@@ -1,5 +1,5 @@
-//! `flotilla export`: every key of one revision as a file. How files are written is in `tree`, which
-//! keys can be files in `key_path`.
+//! `flotilla export`: every key of one revision as a file. How files are written is in `tree`,
+//! which keys can be files in `key_path`.
 
 use std::os::unix::ffi::OsStrExt;
 use std::time::Instant;

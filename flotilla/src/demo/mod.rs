@@ -1,6 +1,6 @@
-//! `flotilla demo`: a throw-away cluster of real processes (`stage`), clients that write down what they
-//! do and are told (`workload`, `journal`), a leader that is killed again and again, and the judges of
-//! what was written down (`verdict`).
+//! `flotilla demo`: a throw-away cluster of real processes (`stage`), clients that write down what
+//! they do and are told (`workload`, `journal`), a leader that is killed again and again, and the
+//! judges of what was written down (`verdict`).
 
 mod journal;
 mod stage;

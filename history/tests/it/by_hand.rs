@@ -353,6 +353,36 @@ fn the_witness_finds_places_for_unanswered_writes() {
     assert!(error.to_string().contains("op 3"), "{error}");
 }
 
+/// One unanswered write does not free the others from the order of the log.
+#[test]
+fn the_witness_keeps_the_order_of_the_others_beside_an_unanswered_write() {
+    let operations = [
+        unknown(1, put("c")),
+        at(6, 1, 9, put("a"), written(1, 1)),
+        at(5, 1, 9, put("b"), written(2, 1)),
+    ];
+    assert_legal(operations.clone());
+    let message = testimony(operations);
+    assert!(message.starts_with("by the order of the log"), "{message}");
+}
+
+#[test]
+fn the_witness_takes_intervals_as_closed() {
+    let write = at(5, 5, 9, put("a"), written(1, 1));
+    for seen in [Reply::Absent, found("a", 1)] {
+        assert_eq!(
+            testimony([write.clone(), ok(1, 5, get(), seen.clone())]),
+            ""
+        );
+        assert_eq!(testimony([write.clone(), ok(9, 10, get(), seen)]), "");
+    }
+    assert_ne!(
+        testimony([write.clone(), ok(1, 4, get(), found("a", 1))]),
+        ""
+    );
+    assert_ne!(testimony([write, ok(10, 11, get(), Reply::Absent)]), "");
+}
+
 /// The clients' view allows the other order, the log does not.
 #[test]
 fn the_witness_is_stricter_than_the_search() {

@@ -1,5 +1,6 @@
-//! Stands between a log and its files in tests. It fails the operation that it is told to fail, and it
-//! records all of them, so that every disk that a power cut could have left can be made from the record.
+//! Stands between a log and its files in tests. It fails the operation that it is told to fail, and
+//! it records all of them, so that every disk that a power cut could have left can be made from the
+//! record.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,7 +23,6 @@ pub(crate) struct Probe {
 
 #[derive(Debug, Default)]
 struct State {
-    base: Image,
     names: BTreeMap<PathBuf, usize>,
     files: usize,
     trace: Vec<Event>,
@@ -44,11 +44,10 @@ pub(crate) enum Event {
 
 impl Probe {
     /// A probe of a directory that holds these files, all of them durable.
-    pub(crate) fn of(base: Image) -> Self {
+    pub(crate) fn of(base: &Image) -> Self {
         let names: BTreeMap<_, _> = base.keys().cloned().zip(0..).collect();
         let state = State {
             files: names.len(),
-            base,
             names,
             ..State::default()
         };
@@ -117,7 +116,7 @@ impl State {
                 self.names.remove(&name(path));
                 Event::Remove(name(path))
             }
-            Note::SyncDir(_) => Event::SyncDir,
+            Note::SyncDir => Event::SyncDir,
         }
     }
 }
@@ -178,8 +177,9 @@ impl PowerCut {
         }
     }
 
-    /// What the disk holds if the power goes now. `choose(n)` gives a number below `n`: it decides which
-    /// of the unsynced sectors and names had been written. Names go in their order, sectors in any.
+    /// What the disk holds if the power goes now. `choose(n)` gives a number below `n`: it decides
+    /// which of the unsynced sectors and names had been written. Names go in their order, sectors
+    /// in any.
     pub(crate) fn image(&self, mut choose: impl FnMut(usize) -> usize) -> Image {
         let mut names = self.names.clone();
         let kept_names = choose(self.pending_names.len() + 1);

@@ -15,7 +15,7 @@ use rocksdb::{
     DB, DBCompressionType, DBRecoveryMode, ErrorKind, Options, WriteBatch, WriteOptions,
 };
 
-use crate::batch_thread::{BatchThread, Poison};
+use crate::batch_thread::{BatchThread, BatchWriter, Outcome, Poison};
 use crate::errors::{damaged, foreign, io_error};
 use crate::files::create_dir_synced;
 use crate::hard_state::{decode_hard_state, encode_hard_state};
@@ -24,8 +24,8 @@ use crate::owner::WalOwner;
 use keys::{LogEnd, OWNER_KEY};
 use reader::RocksReader;
 
-/// A log in a RocksDB database of its own. Dropping it waits for the batch that is being written; the
-/// database is closed with the last reader.
+/// A log in a RocksDB database of its own. Dropping it waits for the batch that is being written;
+/// the database is closed with the last reader.
 #[derive(Debug)]
 pub struct RocksLogStore {
     shared: Arc<Shared>,
@@ -61,8 +61,8 @@ impl RocksLogStore {
         Self::open_with(dir, owner, true)
     }
 
-    /// Opens a log that must be there: to a node that has made promises, an empty directory is a lost
-    /// disk, not a beginning.
+    /// Opens a log that must be there: to a node that has made promises, an empty directory is a
+    /// lost disk, not a beginning.
     ///
     /// # Errors
     /// As [`RocksLogStore::open`]; `Foreign` where there is no log.
@@ -86,9 +86,8 @@ impl RocksLogStore {
         shared.check_owner(&owner)?;
         shared.durable = Mutex::new(shared.recover()?);
         let shared = Arc::new(shared);
-        let writer = Arc::clone(&shared);
-        let write = move |batch: &AppendBatch| writer.append(batch);
-        let thread = BatchThread::start("rocks-writer", Arc::clone(&shared.poison), write)
+        let writer = RocksWriter(Arc::clone(&shared));
+        let thread = BatchThread::start("rocks-writer", Arc::clone(&shared.poison), writer)
             .map_err(|error| io_error("start the writer of", dir, &error))?;
         Ok(Self { shared, thread })
     }
@@ -316,8 +315,8 @@ impl Shared {
         Ok(bytes)
     }
 
-    /// Files of the database as RocksDB counts them; the part of its own log that is not in them yet
-    /// is about as large as what it holds in memory.
+    /// Files of the database as RocksDB counts them; the part of its own log that is not in them
+    /// yet is about as large as what it holds in memory.
     fn usage(&self) -> LogUsage {
         let property = |name: &str| self.db.property_int_value(name).ok().flatten();
         let disk_bytes = [
@@ -328,6 +327,15 @@ impl Shared {
             log_bytes: self.durable().log_bytes,
             disk_bytes: disk_bytes.into_iter().filter_map(property).sum(),
         }
+    }
+}
+
+/// The writing side of the database, which the thread owns.
+struct RocksWriter(Arc<Shared>);
+
+impl BatchWriter for RocksWriter {
+    fn append(&mut self, batch: &AppendBatch) -> Outcome {
+        self.0.append(batch)
     }
 }
 

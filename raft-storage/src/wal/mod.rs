@@ -1,5 +1,5 @@
-//! The log store over files: one thread writes, one sync per batch, readers beside it. The format, the
-//! recovery steps and what is assumed of the disk are in `docs/disk-format.md`.
+//! The log store over files: one thread writes, one sync per batch, readers beside it. The format,
+//! the recovery steps and what is assumed of the disk are in `docs/disk-format.md`.
 //!
 //! ```text
 //! append() --Job--> writer thread --> active segment --sync--> index --> reader
@@ -84,8 +84,8 @@ impl Shared {
 }
 
 impl WalLogStore {
-    /// Opens the log in `dir`, and creates it where the options allow. Reads all of it; a torn tail is
-    /// cut, kept aside and reported.
+    /// Opens the log in `dir`, and creates it where the options allow. Reads all of it; a torn tail
+    /// is cut, kept aside and reported.
     ///
     /// # Errors
     /// `Damaged` where data that had been synced is not readable any more, and `Foreign` where the
@@ -225,17 +225,17 @@ impl Opening<'_> {
 
     fn start(self, active: ActiveSegment, lock: File) -> Result<WalLogStore, StorageError> {
         let (hard_state, last) = self.state();
-        let mut writer = Writer {
+        let writer = Writer {
             shared: Arc::clone(&self.shared),
             factory: self.factory,
             active,
             hard_state,
             last,
+            witness_after: self.options.witness_after,
             _lock: lock,
         };
         let poison = Arc::clone(&self.shared.poison);
-        let write = move |batch: &AppendBatch| writer.append(batch);
-        let thread = BatchThread::start("wal-writer", poison, write)
+        let thread = BatchThread::start("wal-writer", poison, writer)
             .map_err(|error| io_error("start the writer of", self.dir, &error))?;
         Ok(WalLogStore {
             shared: self.shared,

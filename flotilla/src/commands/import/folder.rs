@@ -1,5 +1,5 @@
-//! Reads a folder: one key per regular file. Links are not followed and pipes not opened, also where
-//! one takes the place of a file between the listing and the reading.
+//! Reads a folder: one key per regular file. Links are not followed and pipes not opened, also
+//! where one takes the place of a file between the listing and the reading.
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};

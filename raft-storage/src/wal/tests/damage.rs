@@ -1,12 +1,12 @@
-//! Goal: whatever happens to the bytes of a log, it is refused, or what is read is what was written. A
-//! tail is cut only where nothing says that it had been synced.
+//! Goal: whatever happens to the bytes of a log, it is refused, or what is read is what was
+//! written. A tail is cut only where nothing says that it had been synced.
 
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use raft_core::{AppendBatch, ClusterId, Incarnation, LogReader, LogStore, NodeId, StorageError};
+use raft_core::{AppendBatch, ClusterId, Incarnation, LogStore, NodeId, StorageError};
 
 use super::super::segment::{HEADER_BYTES, file_name};
 use super::super::{TailCut, WalLogStore};
@@ -191,8 +191,8 @@ fn torn_tails_that_are_kept_aside_are_bounded_in_number() {
     let sample = sample();
     let dir = write_dir(&sample.image);
     let path = dir.path().join(&names()[1]);
-    let mut next = sample.model.entries.len() as u64 + 1;
-    for _ in 0..12 {
+    let next = sample.model.entries.len() as u64 + 1;
+    for next in next..next + 12 {
         let mut bytes = fs::read(&path).unwrap();
         let end = end_of_data(&bytes);
         bytes[end + 100] = 1;
@@ -202,7 +202,6 @@ fn torn_tails_that_are_kept_aside_are_bounded_in_number() {
         runtime()
             .block_on(store.append(entries(8, next, &[1])))
             .unwrap();
-        next += 1;
     }
     let copies = read_dir(dir.path()).into_keys();
     let copies = copies.filter(|name| name.to_string_lossy().starts_with("torn-"));

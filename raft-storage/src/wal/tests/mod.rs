@@ -1,9 +1,10 @@
-//! Tests of the file log that look inside: damage, power cuts, failing files. What every store must do
-//! is in `crate::conformance`.
+//! Tests of the file log that look inside: damage, power cuts, failing files. What every store must
+//! do is in `crate::conformance`.
 
 mod damage;
 mod failures;
 mod power_cuts;
+mod witness;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,8 +12,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use raft_core::{
-    AppendBatch, ClusterId, Entry, EntryKind, HardState, Incarnation, Index, LogId, LogReader,
-    LogStore, NodeId, StorageError, Term,
+    AppendBatch, ClusterId, Entry, EntryKind, HardState, Incarnation, Index, LogId, LogStore,
+    NodeId, StorageError, Term,
 };
 use tempfile::TempDir;
 
@@ -42,7 +43,8 @@ impl Model {
             .expect("there is always the last one");
     }
 
-    /// What a crash while `batch` is written may leave: nothing of it, each part in order, all of it.
+    /// What a crash while `batch` is written may leave: nothing of it, each part in order, all of
+    /// it.
     fn steps(&self, batch: &AppendBatch) -> Vec<Self> {
         let mut steps = vec![self.clone()];
         let mut model = self.clone();
@@ -145,6 +147,7 @@ fn scratch_dir() -> TempDir {
 fn options(probe: Option<&Arc<Probe>>) -> WalOptions {
     WalOptions {
         segment_bytes: WalOptions::SEGMENT_BYTES_MIN,
+        witness_after: None,
         disk: Disk {
             probe: probe.cloned(),
         },

@@ -1,0 +1,34 @@
+# The one front door: each target is one line. `make help` lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-quick bench lint fmt tidy doc setup
+
+help: ## what there is
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
+
+run: ## build what is needed and start a three-node cluster on this machine
+	@./scripts/run.sh
+
+test: ## do all remaining set-up and run every test, RocksDB included
+	@./scripts/test.sh
+
+test-quick: ## the tests without RocksDB, nothing installed
+	@cargo test --locked --workspace
+
+bench: ## commit throughput and backup, by criterion
+	@cargo bench --locked --package benches
+
+lint: ## formatting, clippy and tidy
+	@./scripts/lint.sh
+
+fmt: ## format the sources
+	@cargo fmt --all
+
+tidy: ## the walls of the house
+	@cargo xtask tidy
+
+doc: ## build the documentation
+	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+setup: ## install what the tests need, or say what to install
+	@./scripts/setup.sh

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Everything that has to hold: set-up, lint, all tests without and with RocksDB, the pure half alone,
+# the documentation. Prints how long each stage took. One profile for all of it, so that RocksDB's C++
+# is compiled once.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+report=()
+stage() {
+    local name=$1 began=$SECONDS
+    shift
+    echo
+    echo "== $name"
+    "$@"
+    report+=("$(printf '%6.1f min  %s' "$(awk "BEGIN { print ($SECONDS - $began) / 60 }")" "$name")")
+}
+
+docs() {
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+}
+
+# Only these crates differ with the feature; all others were tested in the stage before.
+rocksdb() {
+    cargo test --locked --package raft-storage --package kv-service --package flotilla \
+        --features raft-storage/rocksdb,kv-service/rocksdb,flotilla/rocksdb
+}
+
+stage "set-up" ./scripts/setup.sh
+stage "the pure half of raft-core alone" cargo build --locked --package raft-core --no-default-features
+stage "formatting, clippy, tidy (compiles RocksDB)" ./scripts/lint.sh
+stage "tests without RocksDB" cargo test --locked --workspace
+stage "tests with RocksDB" rocksdb
+stage "documentation" docs
+
+echo
+echo "all stages passed"
+printf '%s\n' "${report[@]}"
