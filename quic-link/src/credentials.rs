@@ -23,12 +23,13 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Reads the cluster's authority, our certificate (with intermediates behind it, if any) and its
-    /// private key.
+    /// Reads the cluster's authority, our certificate (with intermediates behind it, if any) and
+    /// its private key.
     ///
     /// # Errors
-    /// When a file is not what it should be, when the certificate was not signed by the authority, is
-    /// not valid now or names not exactly one identity, and when the key is of another certificate.
+    /// When a file is not what it should be, when the certificate was not signed by the
+    /// authority, is not valid now or names not exactly one identity, and when the key is of
+    /// another certificate.
     pub fn from_pem(ca: &[u8], cert: &[u8], key: &[u8]) -> Result<Self, CredentialsError> {
         let authority =
             CertificateDer::from_pem_slice(ca).map_err(|error| pem("authority", &error))?;
@@ -174,8 +175,8 @@ fn pem(file: &'static str, error: &PemError) -> CredentialsError {
     CredentialsError::Pem { file, why }
 }
 
-/// `2026-03-01 12:00:00 UTC`. The days are turned into a date by counting from 1 March of year 0, so
-/// that the leap day is the last of its year (Howard Hinnant, "chrono-compatible low-level date
+/// `2026-03-01 12:00:00 UTC`. The days are turned into a date by counting from 1 March of year 0,
+/// so that the leap day is the last of its year (Howard Hinnant, "chrono-compatible low-level date
 /// algorithms").
 fn utc_text(time: UnixTime) -> String {
     let seconds = time.as_secs();

@@ -21,8 +21,8 @@ use crate::limits::LinkLimits;
 use crate::link::{CLOSE_NORMAL, CLOSE_REFUSED, Link, Protocol};
 use crate::tls;
 
-/// The kind of the one frame on the stream with which a node welcomes who dialled it. Without it the
-/// dialling side would take the link for established before its own certificate was looked at.
+/// The kind of the one frame on the stream with which a node welcomes who dialled it. Without it
+/// the dialling side would take the link for established before its own certificate was looked at.
 const WELCOME: u8 = 0;
 
 /// How long [`Endpoint::close`] waits for its farewells to leave.
@@ -37,15 +37,15 @@ pub struct EndpointOptions {
     pub listen: SocketAddr,
     /// Whether links from others are taken.
     pub accept: bool,
-    /// Random bytes that survive a restart. With them, the links of the process that ran here before
-    /// end at their next packet; without them, their peers wait for the idle time-out.
+    /// Random bytes that survive a restart. With them, the links of the process that ran here
+    /// before end at their next packet; without them, their peers wait for the idle time-out.
     pub reset_key: Option<[u8; 64]>,
     /// The limits of the endpoint and its links.
     pub limits: LinkLimits,
 }
 
-/// One UDP socket with its links. Cheap to clone. When the last clone is dropped it accepts no more;
-/// links that exist live on.
+/// One UDP socket with its links. Cheap to clone. When the last clone is dropped it accepts no
+/// more; links that exist live on.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     inner: Arc<Inner>,
@@ -141,8 +141,8 @@ impl Endpoint {
     /// has agreed to speak `protocol` with us.
     ///
     /// # Errors
-    /// When it does not answer within the deadline, is somebody else than `expected`, or either side
-    /// refuses the other. The error is one line that names the cause.
+    /// When it does not answer within the deadline, is somebody else than `expected`, or
+    /// either side refuses the other. The error is one line that names the cause.
     pub async fn connect(
         &self,
         addr: SocketAddr,
@@ -291,8 +291,8 @@ impl Drop for Place {
     }
 }
 
-/// Takes connections up until the endpoint is closed. A handshake runs in a task of its own, so that
-/// a slow one delays nobody; ending this task ends them all.
+/// Takes connections up until the endpoint is closed. A handshake runs in a task of its own, so
+/// that a slow one delays nobody; ending this task ends them all.
 async fn accept_loop(quic: quinn::Endpoint, acceptor: Arc<Acceptor>) {
     let mut handshakes = JoinSet::new();
     while let Some(incoming) = quic.accept().await {

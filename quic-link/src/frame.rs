@@ -92,8 +92,9 @@ impl FrameDecoder {
     /// The next frame, if all of it is here.
     ///
     /// # Errors
-    /// When the bytes are no frame, or a larger one than `payload_bytes_max`: that is known from the
-    /// header, before any memory is taken for the payload. Every later call gives the same error.
+    /// When the bytes are no frame, or a larger one than `payload_bytes_max`: that is
+    /// known from the header, before any memory is taken for the payload. Every later call gives
+    /// the same error.
     pub fn next_frame(&mut self, payload_bytes_max: usize) -> Result<Option<Frame>, FrameError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());

@@ -34,7 +34,8 @@ pub struct LinkLimits {
     /// stream carries at most this much per round trip, so long distances need more. A quarter of
     /// `peer_window_bytes`, so that a stream that nobody reads leaves room for the others.
     pub stream_window_bytes: u32,
-    /// Bytes that we hold for the peer of a link, unsent or not acknowledged; a writer waits above it.
+    /// Bytes that we hold for the peer of a link, unsent or not acknowledged; a writer waits above
+    /// it.
     pub send_window_bytes: u32,
     /// Streams of each kind that a peer may have open.
     pub streams_max: u32,

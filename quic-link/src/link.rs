@@ -93,8 +93,8 @@ impl Link {
         self.connection.remote_address()
     }
 
-    /// Opens a stream to the peer, who sees it with the first frame. Waits while the peer has as many
-    /// open as it allows.
+    /// Opens a stream to the peer, who sees it with the first frame. Waits while the peer has as
+    /// many open as it allows.
     ///
     /// # Errors
     /// When the link is gone.
@@ -135,7 +135,8 @@ impl Link {
         ))
     }
 
-    /// Ends the link at once. The peer learns the code and the words; what was not delivered is lost.
+    /// Ends the link at once. The peer learns the code and the words; what was not delivered is
+    /// lost.
     pub fn close(&self, code: u32, why: &str) {
         self.connection
             .close(VarInt::from_u32(code), why.as_bytes());

@@ -87,8 +87,8 @@ impl FrameWriter {
         Ok(())
     }
 
-    /// Hands all queued frames to the QUIC library; waits while its window is full. `Ok` promises no
-    /// arrival. May be cancelled: the next call goes on where this one stopped.
+    /// Hands all queued frames to the QUIC library; waits while its window is full. `Ok` promises
+    /// no arrival. May be cancelled: the next call goes on where this one stopped.
     ///
     /// # Errors
     /// When the stream or the link is gone. The queued frames are then lost.
@@ -175,8 +175,8 @@ impl FrameReader {
     /// cancelled: what was read stays for the next call.
     ///
     /// # Errors
-    /// When the bytes are no frame or one above `payload_bytes_max`, and when the stream or the link
-    /// is gone.
+    /// When the bytes are no frame or one above `payload_bytes_max`, and when the stream
+    /// or the link is gone.
     pub async fn read(&mut self, payload_bytes_max: usize) -> Result<Option<Frame>, LinkError> {
         loop {
             if let Some(frame) = self.decoder.next_frame(payload_bytes_max)? {
@@ -200,7 +200,8 @@ impl FrameReader {
         }
     }
 
-    /// A frame that has arrived already; `None` when [`FrameReader::read`] would wait, and at the end.
+    /// A frame that has arrived already; `None` when [`FrameReader::read`] would wait, and at the
+    /// end.
     ///
     /// # Errors
     /// As [`FrameReader::read`].

@@ -1,8 +1,8 @@
 //! How links are secured and tuned: the TLS and QUIC settings of an endpoint, made from credentials
 //! and limits.
 //!
-//! TLS 1.3 only, both sides authenticated, no early data (it could be replayed), no resumption (each
-//! link checks the certificates again), no migration (a peer that moves dials anew).
+//! TLS 1.3 only, both sides authenticated, no early data (it could be replayed), no resumption
+//! (each link checks the certificates again), no migration (a peer that moves dials anew).
 
 use std::sync::Arc;
 use std::time::Duration;

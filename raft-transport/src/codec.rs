@@ -4,9 +4,9 @@
 //! version (1 byte) | metadata (bincode 2, fixed-size integers, little endian) | entries
 //! ```
 //!
-//! The metadata are a wire format of their own, not the types of `raft-core`: those may change, these
-//! bytes may not. The entries are in their one encoding, header and payload, and are never copied:
-//! encoding shares the payloads with the log, decoding shares them with the frame.
+//! The metadata are a wire format of their own, not the types of `raft-core`: those may change,
+//! these bytes may not. The entries are in their one encoding, header and payload, and are never
+//! copied: encoding shares the payloads with the log, decoding shares them with the frame.
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use bytes::{Bytes, BytesMut};
@@ -71,8 +71,8 @@ pub enum DecodeError {
     Trailing(usize),
 }
 
-/// Encodes an envelope in parts, to be written one after the other. All small parts are slices of one
-/// allocation; the payloads of entries are the entries' own.
+/// Encodes an envelope in parts, to be written one after the other. All small parts are slices of
+/// one allocation; the payloads of entries are the entries' own.
 #[must_use]
 pub fn encode(envelope: &Envelope) -> Vec<Bytes> {
     let entries = match &envelope.message {
@@ -106,7 +106,8 @@ pub fn encode(envelope: &Envelope) -> Vec<Bytes> {
 /// Decodes an envelope. The entries' payloads share the allocation of `bytes`.
 ///
 /// # Errors
-/// When the bytes are not exactly one envelope, or its entries do not follow its base without a gap.
+/// When the bytes are not exactly one envelope, or its entries do not follow its base
+/// without a gap.
 pub fn decode(bytes: Bytes) -> Result<Envelope, DecodeError> {
     let (&version, metadata) = bytes.split_first().ok_or(DecodeError::Empty)?;
     if version != VERSION {

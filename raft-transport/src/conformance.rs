@@ -32,8 +32,8 @@ pub trait Fixture: Send + Sync {
     /// Starts a node. After [`Fixture::kill`] it is the same node, restarted at its old address.
     async fn start(&self, id: NodeId) -> Arc<dyn Transport>;
 
-    /// Ends a node as a power cut does: nobody is told. The caller drops its transport afterwards, and
-    /// what that does must not reach anybody either.
+    /// Ends a node as a power cut does: nobody is told. The caller drops its transport afterwards,
+    /// and what that does must not reach anybody either.
     async fn kill(&self, id: NodeId);
 
     /// The cluster that messages must name.

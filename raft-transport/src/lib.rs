@@ -1,8 +1,8 @@
 //! What carries messages between the nodes of a Raft group: two implementations of
 //! [`raft_core::Transport`].
 //!
-//! - [`MemoryNetwork`] connects nodes of one process, and can cut, lose, duplicate, delay and reorder
-//!   what they say. For tests, simulations and clusters within one process.
+//! - [`MemoryNetwork`] connects nodes of one process, and can cut, lose, duplicate, delay and
+//!   reorder what they say. For tests, simulations and clusters within one process.
 //! - [`QuicTransport`] connects processes over authenticated QUIC links.
 //! - [`codec`] is the one encoding of an envelope; only QUIC needs it.
 //! - [`conformance`] (feature `conformance`) is what any transport must pass.

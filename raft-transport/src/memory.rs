@@ -40,8 +40,8 @@ pub struct Faults {
     pub delay_min: Duration,
     /// ...and this. The order is lost where the times differ.
     pub delay_max: Duration,
-    /// Probability that a message is held back for some more milliseconds, so that later ones overtake
-    /// it.
+    /// Probability that a message is held back for some more milliseconds, so that later ones
+    /// overtake it.
     pub reorder: f64,
 }
 

@@ -1,14 +1,15 @@
 //! The first frame on a link and its answer: who speaks, to whom, and in which life.
 //!
 //! The certificate has proved the cluster and the node already. The hello adds what a certificate
-//! cannot know, because it outlives a wiped disk and a restart: the incarnations and the boot counter.
+//! cannot know, because it outlives a wiped disk and a restart: the incarnations and the boot
+//! counter.
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use quic_link::{Identity, Role};
 use raft_core::{ClusterId, Incarnation, NodeId};
 use serde::{Deserialize, Serialize};
 
-use super::{LocalPeer, PeerAddress};
+use super::options::{LocalPeer, PeerAddress};
 
 /// The version of all that is said between peers. One that a receiver does not know is refused.
 pub(super) const VERSION: u8 = 1;
@@ -123,8 +124,8 @@ impl Hello {
         Ok(hello)
     }
 
-    /// Whether the hello is from the node that the certificate proves, from the member that we know,
-    /// and for us. The boot counter is not judged here.
+    /// Whether the hello is from the node that the certificate proves, from the member that we
+    /// know, and for us. The boot counter is not judged here.
     pub(super) fn check(
         &self,
         certificate: &Identity,

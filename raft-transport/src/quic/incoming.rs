@@ -8,8 +8,10 @@ use raft_core::{Envelope, Incarnation, NodeId};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::counters::count;
 use super::hello::{HELLO_BYTES_MAX, Hello, HelloError, proved_node};
-use super::{CLOSE_REFUSED, CONTROL_FRAME_BYTES_MAX, KIND_ENVELOPE, KIND_HELLO, Shared, count};
+use super::options::{CLOSE_REFUSED, CONTROL_FRAME_BYTES_MAX, KIND_ENVELOPE, KIND_HELLO};
+use super::shared::Shared;
 use crate::codec;
 
 /// Whom a link was taken from.
@@ -61,8 +63,8 @@ async fn receive(shared: &Arc<Shared>, link: &Link) -> End {
         Err(end) => return end,
     };
     count(&shared.counters.links_accepted);
-    // A task for each lane, so that checking megabytes of entries does not hold a heartbeat up. They
-    // end with the set.
+    // A task for each lane, so that checking megabytes of entries does not hold a heartbeat up.
+    // They end with the set.
     let mut lanes = JoinSet::new();
     lanes.spawn(read_lane(
         Arc::clone(shared),

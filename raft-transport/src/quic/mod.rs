@@ -1,155 +1,39 @@
 //! A [`Transport`] over QUIC links.
 //!
-//! Each node dials every other and sends only on the link that it has dialled itself; links that come
-//! in are only received from. So there is nothing to agree on when two nodes dial each other at the
-//! same time, and a link that is broken in one direction is repaired by who needs it.
+//! Each node dials every other and sends only on the link that it has dialled itself; links that
+//! come in are only received from. So there is nothing to agree on when two nodes dial each other
+//! at the same time, and a link that is broken in one direction is repaired by who needs it.
 //!
 //! - `hello`: what is said first on a link, and why a link is refused.
 //! - `outgoing`: one task per peer that keeps a link to it; the lanes of that link.
 //! - `incoming`: one task per link that came in.
 
+mod counters;
 mod hello;
 mod incoming;
+mod options;
 mod outgoing;
 mod peer;
+mod shared;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use quic_link::{CLOSE_NORMAL, Endpoint, FrameWriter, Link};
-use raft_core::{ClusterId, Envelope, Incarnation, NodeId, SendError, Transport};
+use raft_core::{Envelope, NodeId, SendError, Transport};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+pub use counters::TransportCounters;
+pub use options::{LocalPeer, PeerAddress, QuicOptions};
+
 use crate::codec;
-use crate::inbox::{Inbox, InboxSender, InboxSize};
+use crate::inbox::{Inbox, InboxSize};
+use counters::{Counters, count};
+use options::{CLOSE_STALLED, KIND_ENVELOPE};
 use peer::{Outgoing, Peer};
-
-/// The frame that opens a link, and its answer.
-const KIND_HELLO: u8 = 1;
-
-/// A frame with one envelope.
-const KIND_ENVELOPE: u8 = 2;
-
-/// Frames of the control lane; the largest message without entries is far below it.
-const CONTROL_FRAME_BYTES_MAX: usize = 4 << 10;
-
-/// Closed because the hello did not fit, or what came later did not fit the hello.
-const CLOSE_REFUSED: u32 = 16;
-
-/// Closed because the peer took nothing for too long.
-const CLOSE_STALLED: u32 = 17;
-
-/// Who this process is to its peers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LocalPeer {
-    /// The cluster.
-    pub cluster: ClusterId,
-    /// The node.
-    pub id: NodeId,
-    /// The incarnation that its directory was formatted with.
-    pub incarnation: Incarnation,
-    /// Counts the starts of this incarnation. A link of a later start replaces one of an earlier.
-    pub boot: u64,
-}
-
-/// Where a peer is, and which one is meant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerAddress {
-    /// `host:port`; looked up at each dial.
-    pub address: String,
-    /// The incarnation that is a member.
-    pub incarnation: Incarnation,
-}
-
-/// Times and bounds of a [`QuicTransport`].
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct QuicOptions {
-    /// The pause after a failed dial. Doubled after each, with jitter. Short, because each
-    /// millisecond without a link delays an election or a commit.
-    pub backoff_min: Duration,
-    /// The longest pause.
-    pub backoff_max: Duration,
-    /// How long a dial may take, from the look-up of the address to the answered hello.
-    pub dial_deadline: Duration,
-    /// How long a link that came in may take to say hello.
-    pub hello_deadline: Duration,
-    /// How long a message may wait for the peer to take bytes. Then the link is given up: a new one
-    /// starts with empty buffers, and Raft repeats what matters.
-    pub write_deadline: Duration,
-    /// The largest message with entries, encoded. A larger one is not sent, and not received.
-    pub bulk_frame_bytes_max: usize,
-    /// Messages without entries that have arrived and were not taken.
-    pub control_queue_len: usize,
-    /// Messages with entries that have arrived and were not taken. The windows of the leaders bound
-    /// their bytes.
-    pub bulk_queue_len: usize,
-}
-
-impl Default for QuicOptions {
-    fn default() -> Self {
-        Self {
-            backoff_min: Duration::from_millis(20),
-            backoff_max: Duration::from_millis(500),
-            dial_deadline: Duration::from_secs(1),
-            hello_deadline: Duration::from_secs(3),
-            write_deadline: Duration::from_secs(2),
-            bulk_frame_bytes_max: 16 << 20,
-            control_queue_len: 1_024,
-            bulk_queue_len: 64,
-        }
-    }
-}
-
-/// What has happened so far. Only ever grows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TransportCounters {
-    /// Links to peers that came up.
-    pub links_dialled: u64,
-    /// Dials that failed.
-    pub dials_failed: u64,
-    /// Links from peers that were taken.
-    pub links_accepted: u64,
-    /// Links from peers that were refused for their hello.
-    pub links_refused: u64,
-    /// Messages that were not what their link allows; their link was closed.
-    pub envelopes_refused: u64,
-    /// Links given up because the peer took nothing for too long.
-    pub links_stalled: u64,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    links_dialled: AtomicU64,
-    dials_failed: AtomicU64,
-    links_accepted: AtomicU64,
-    links_refused: AtomicU64,
-    envelopes_refused: AtomicU64,
-    links_stalled: AtomicU64,
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
-}
-
-/// What the tasks of a transport share.
-#[derive(Debug)]
-struct Shared {
-    endpoint: Endpoint,
-    local: LocalPeer,
-    peers: BTreeMap<NodeId, Peer>,
-    options: QuicOptions,
-    arrived: InboxSender,
-    counters: Counters,
-    /// Causes that were reported already: once each is enough, a peer repeats them twice a second.
-    /// Bounded by the number of peers and kinds of causes.
-    reported: Mutex<BTreeSet<(NodeId, &'static str)>>,
-}
+use shared::Shared;
 
 /// Raft messages over QUIC links. See the module's description.
 #[derive(Debug)]
@@ -250,20 +134,12 @@ impl QuicTransport {
     /// What has happened so far.
     #[must_use]
     pub fn counters(&self) -> TransportCounters {
-        let counters = &self.shared.counters;
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        TransportCounters {
-            links_dialled: read(&counters.links_dialled),
-            dials_failed: read(&counters.dials_failed),
-            links_accepted: read(&counters.links_accepted),
-            links_refused: read(&counters.links_refused),
-            envelopes_refused: read(&counters.envelopes_refused),
-            links_stalled: read(&counters.links_stalled),
-        }
+        self.shared.counters.read()
     }
 
-    /// Writes to one lane of a link, in the caller's task. Each lane has one caller at a time, so the
-    /// lock is free; a message that its caller has given up half written is completed by the next one.
+    /// Writes to one lane of a link, in the caller's task. Each lane has one caller at a time, so
+    /// the lock is free; a message that its caller has given up half written is completed by the
+    /// next one.
     async fn write(
         &self,
         to: NodeId,
@@ -354,20 +230,6 @@ impl Drop for QuicTransport {
     fn drop(&mut self) {
         for peer in self.shared.peers.values() {
             peer.close("shutting down");
-        }
-    }
-}
-
-impl Shared {
-    /// Reports a cause the first time that it comes up with this peer.
-    fn report_once(&self, peer: NodeId, cause: &'static str, details: &str) {
-        let first = self
-            .reported
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert((peer, cause));
-        if first {
-            tracing::warn!(%peer, cause, details, "refused a peer; reported once");
         }
     }
 }

@@ -10,9 +10,11 @@ use quic_link::{CLOSE_NORMAL, Identity, Link, Protocol, Role};
 use raft_core::NodeId;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::counters::count;
 use super::hello::{HELLO_BYTES_MAX, Hello};
+use super::options::{CLOSE_REFUSED, KIND_HELLO, QuicOptions};
 use super::peer::{Outgoing, Peer};
-use super::{CLOSE_REFUSED, KIND_HELLO, QuicOptions, Shared, count};
+use super::shared::Shared;
 use crate::random::Random;
 
 /// Data of the control lane leaves before data of the bulk lane.
@@ -57,9 +59,9 @@ pub(super) async fn keep_link(shared: Arc<Shared>, to: NodeId) {
     }
 }
 
-/// Dials, and dials once more beside it when the peer shows itself meanwhile: it has just come up, and
-/// the first attempt may be silent for long before it repeats what was lost. The first attempt goes
-/// on, because giving it up could make two nodes that dial each other at once do so for ever.
+/// Dials, and dials once more beside it when the peer shows itself meanwhile: it has just come up,
+/// and the first attempt may be silent for long before it repeats what was lost. The first attempt
+/// goes on, because giving it up could make two nodes that dial each other at once do so for ever.
 async fn dial_seen(shared: &Shared, peer: &Peer) -> Result<Outgoing, String> {
     let mut first = pin!(dial(shared, peer));
     tokio::select! {

@@ -6,7 +6,7 @@ use quic_link::{CLOSE_NORMAL, FrameWriter, Link};
 use raft_core::{NodeId, SendError};
 use tokio::sync::Notify;
 
-use super::PeerAddress;
+use super::options::PeerAddress;
 
 /// A link that we have dialled and may send on.
 #[derive(Debug)]
@@ -23,8 +23,8 @@ struct State {
     outgoing: Option<Arc<Outgoing>>,
     /// Why there is no link to it.
     problem: String,
-    /// The newest link from it, with its boot counter. Stays when the link has ended, so that a link
-    /// of an earlier boot is still recognised.
+    /// The newest link from it, with its boot counter. Stays when the link has ended, so that a
+    /// link of an earlier boot is still recognised.
     incoming: Option<(u64, Link)>,
 }
 
@@ -77,8 +77,8 @@ impl Peer {
         news
     }
 
-    /// Makes `link` the one that is received from, in place of an older one. An error, with the newer
-    /// boot counter, when that one is of a later boot.
+    /// Makes `link` the one that is received from, in place of an older one. An error, with the
+    /// newer boot counter, when that one is of a later boot.
     pub(super) fn replace_incoming(&self, boot: u64, link: Link) -> Result<(), u64> {
         let mut state = self.lock();
         if let Some((newest, _)) = &state.incoming

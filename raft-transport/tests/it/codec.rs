@@ -339,7 +339,11 @@ proptest! {
     }
 
     #[test]
-    fn a_flipped_bit_never_panics(message in any_message(), place in any::<prop::sample::Index>(), bit in 0_u8..8) {
+    fn a_flipped_bit_never_panics(
+        message in any_message(),
+        place in any::<prop::sample::Index>(),
+        bit in 0_u8..8,
+    ) {
         let mut bytes = bytes_of(&envelope(message));
         let position = place.index(bytes.len());
         bytes[position] ^= 1 << bit;

@@ -333,8 +333,8 @@ impl Raw {
         (endpoint, link)
     }
 
-    /// The bytes of a hello, written down here once more: version, cluster, from, its incarnation, to,
-    /// its incarnation, boot.
+    /// The bytes of a hello, written down here once more: version, cluster, from, its incarnation,
+    /// to, its incarnation, boot.
     fn hello(from: u64, boot: u64) -> Vec<u8> {
         let mut bytes = vec![1];
         bytes.extend_from_slice(&CLUSTER.0);
