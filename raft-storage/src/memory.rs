@@ -1,5 +1,5 @@
-//! The reference log store: a vector. It keeps nothing when the process ends; it exists for tests, for
-//! one-process use, and to say in the fewest lines what the durable stores must do.
+//! The reference log store: a vector. It keeps nothing when the process ends; it exists for tests,
+//! for one-process use, and to say in the fewest lines what the durable stores must do.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,5 +1,5 @@
-//! What is known of a log without its entries: the last one, and where each term begins. Every store
-//! keeps one, and checks with it what it is told to append.
+//! What is known of a log without its entries: the last one, and where each term begins. Every
+//! store keeps one, and checks with it what it is told to append.
 
 use raft_core::{AppendBatch, Entry, Index, LogId, Term};
 

@@ -6,7 +6,8 @@ use raft_core::{ClusterId, Incarnation, NodeId, StorageError};
 
 use crate::errors::foreign;
 
-/// Whose log it is. A directory that was written by another cluster, node or incarnation is refused.
+/// Whose log it is. A directory that was written by another cluster, node or incarnation is
+/// refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WalOwner {
     /// The cluster.

@@ -1,5 +1,5 @@
-//! What every log store must do, as one suite. It panics, naming the case, at the first thing that a
-//! store does differently from a plain vector of entries.
+//! What every log store must do, as one suite. It panics, naming the case, at the first thing that
+//! a store does differently from a plain vector of entries.
 //!
 //! ```no_run
 //! # async fn example() {

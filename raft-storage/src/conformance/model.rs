@@ -8,8 +8,8 @@ use raft_core::{
 
 use super::Place;
 
-/// Bytes per read when a whole log is compared: enough that reads cross files, few enough that there
-/// are several.
+/// Bytes per read when a whole log is compared: enough that reads cross files, few enough that
+/// there are several.
 const COMPARE_BYTES: usize = 100_000;
 
 /// A log and the store that should hold the same.

@@ -1,5 +1,6 @@
-//! Stands between a log and its files in tests. It fails the operation that it is told to fail, and it
-//! records all of them, so that every disk that a power cut could have left can be made from the record.
+//! Stands between a log and its files in tests. It fails the operation that it is told to fail, and
+//! it records all of them, so that every disk that a power cut could have left can be made from the
+//! record.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -178,8 +179,9 @@ impl PowerCut {
         }
     }
 
-    /// What the disk holds if the power goes now. `choose(n)` gives a number below `n`: it decides which
-    /// of the unsynced sectors and names had been written. Names go in their order, sectors in any.
+    /// What the disk holds if the power goes now. `choose(n)` gives a number below `n`: it decides
+    /// which of the unsynced sectors and names had been written. Names go in their order, sectors
+    /// in any.
     pub(crate) fn image(&self, mut choose: impl FnMut(usize) -> usize) -> Image {
         let mut names = self.names.clone();
         let kept_names = choose(self.pending_names.len() + 1);

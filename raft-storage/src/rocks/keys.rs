@@ -1,5 +1,5 @@
-//! The keys of a log in RocksDB, and the values that are not entries. Numbers in keys are big endian,
-//! so that keys sort as the numbers do.
+//! The keys of a log in RocksDB, and the values that are not entries. Numbers in keys are big
+//! endian, so that keys sort as the numbers do.
 //!
 //! ```text
 //! key                          value

@@ -24,8 +24,8 @@ use crate::owner::WalOwner;
 use keys::{LogEnd, OWNER_KEY};
 use reader::RocksReader;
 
-/// A log in a RocksDB database of its own. Dropping it waits for the batch that is being written; the
-/// database is closed with the last reader.
+/// A log in a RocksDB database of its own. Dropping it waits for the batch that is being written;
+/// the database is closed with the last reader.
 #[derive(Debug)]
 pub struct RocksLogStore {
     shared: Arc<Shared>,
@@ -61,8 +61,8 @@ impl RocksLogStore {
         Self::open_with(dir, owner, true)
     }
 
-    /// Opens a log that must be there: to a node that has made promises, an empty directory is a lost
-    /// disk, not a beginning.
+    /// Opens a log that must be there: to a node that has made promises, an empty directory is a
+    /// lost disk, not a beginning.
     ///
     /// # Errors
     /// As [`RocksLogStore::open`]; `Foreign` where there is no log.
@@ -316,8 +316,8 @@ impl Shared {
         Ok(bytes)
     }
 
-    /// Files of the database as RocksDB counts them; the part of its own log that is not in them yet
-    /// is about as large as what it holds in memory.
+    /// Files of the database as RocksDB counts them; the part of its own log that is not in them
+    /// yet is about as large as what it holds in memory.
     fn usage(&self) -> LogUsage {
         let property = |name: &str| self.db.property_int_value(name).ok().flatten();
         let disk_bytes = [

@@ -1,5 +1,5 @@
-//! Reads entries from one snapshot of the database, beside the writer. The snapshot also holds where
-//! the log ends and where terms begin, so what it says is checked against itself.
+//! Reads entries from one snapshot of the database, beside the writer. The snapshot also holds
+//! where the log ends and where terms begin, so what it says is checked against itself.
 
 use std::ops::Range;
 use std::sync::Arc;

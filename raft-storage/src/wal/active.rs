@@ -19,8 +19,8 @@ use crate::owner::WalOwner;
 
 /// Staged bytes that are written without waiting for the rest of a batch.
 const STAGED_BYTES_MAX: usize = 1 << 20;
-/// Payloads from this size on are written from where they are. Smaller ones are copied once, so that
-/// many of them go with one call.
+/// Payloads from this size on are written from where they are. Smaller ones are copied once, so
+/// that many of them go with one call.
 const DIRECT_BYTES_MIN: usize = 64 << 10;
 
 /// The segment that is being written.
@@ -192,8 +192,8 @@ impl SegmentFactory {
         }
     }
 
-    /// A new segment, with room for a record of `payload_bytes` behind its hard state. It is whole and
-    /// synced before it gets a segment's name, and the name is synced before it is used.
+    /// A new segment, with room for a record of `payload_bytes` behind its hard state. It is whole
+    /// and synced before it gets a segment's name, and the name is synced before it is used.
     pub(super) fn create(
         &mut self,
         beginning: Beginning,

@@ -1,5 +1,5 @@
-//! The log store over files: one thread writes, one sync per batch, readers beside it. The format, the
-//! recovery steps and what is assumed of the disk are in `docs/disk-format.md`.
+//! The log store over files: one thread writes, one sync per batch, readers beside it. The format,
+//! the recovery steps and what is assumed of the disk are in `docs/disk-format.md`.
 //!
 //! ```text
 //! append() --Job--> writer thread --> active segment --sync--> index --> reader
@@ -84,8 +84,8 @@ impl Shared {
 }
 
 impl WalLogStore {
-    /// Opens the log in `dir`, and creates it where the options allow. Reads all of it; a torn tail is
-    /// cut, kept aside and reported.
+    /// Opens the log in `dir`, and creates it where the options allow. Reads all of it; a torn tail
+    /// is cut, kept aside and reported.
     ///
     /// # Errors
     /// `Damaged` where data that had been synced is not readable any more, and `Foreign` where the

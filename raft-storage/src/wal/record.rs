@@ -1,10 +1,10 @@
-//! The frame around everything in a segment: a header of 48 bytes, a payload, zeros up to a multiple
-//! of 8. The byte table is in `docs/disk-format.md`.
+//! The frame around everything in a segment: a header of 48 bytes, a payload, zeros up to a
+//! multiple of 8. The byte table is in `docs/disk-format.md`.
 //!
 //! The header has a checksum of its own, so that a record whose payload is torn still tells its
 //! index, and still vouches for what had been synced before it. It is seeded by the segment's salt:
-//! bytes of another file, or of another life of this one, are not records. The payload's checksum in
-//! the header is not seeded: with an empty payload it would be the seed, and cancel it.
+//! bytes of another file, or of another life of this one, are not records. The payload's checksum
+//! in the header is not seeded: with an empty payload it would be the seed, and cancel it.
 
 use raft_core::{GroupId, Index, LogId, Term};
 

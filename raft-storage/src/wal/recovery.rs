@@ -293,8 +293,8 @@ fn settle(path: &Path) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// Step 7: copies a torn tail aside and overwrites it with zeros, so that nothing of it can be taken
-/// for a record that is written later.
+/// Step 7: copies a torn tail aside and overwrites it with zeros, so that nothing of it can be
+/// taken for a record that is written later.
 pub(super) fn cut(
     disk: &Disk,
     dir: &Path,

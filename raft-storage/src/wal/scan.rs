@@ -1,5 +1,5 @@
-//! Reading one segment from its start to its end, in large pieces. What the records mean is not known
-//! here.
+//! Reading one segment from its start to its end, in large pieces. What the records mean is not
+//! known here.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -41,8 +41,8 @@ impl<'a> Window<'a> {
         self.path
     }
 
-    /// Bytes of the file, from `offset`. At most `WINDOW_BYTES`, and not beyond its end: the caller has
-    /// checked both.
+    /// Bytes of the file, from `offset`. At most `WINDOW_BYTES`, and not beyond its end: the caller
+    /// has checked both.
     pub(super) fn slice(&mut self, offset: u64, length: usize) -> Result<&[u8], StorageError> {
         let held = self.start..self.start + self.buffer.len() as u64;
         if offset < held.start || offset + length as u64 > held.end {

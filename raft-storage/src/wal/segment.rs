@@ -80,8 +80,8 @@ impl SegmentHeader {
     /// Reads a header page of a file that should be `owner`'s segment `sequence`.
     ///
     /// # Errors
-    /// `Damaged` where it is no header page of this segment, `Foreign` where it is somebody else's or
-    /// of a newer version.
+    /// `Damaged` where it is no header page of this segment, `Foreign` where it is somebody else's
+    /// or of a newer version.
     pub(super) fn decode(
         page: &[u8; HEADER_BYTES],
         path: &Path,

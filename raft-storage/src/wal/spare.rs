@@ -1,5 +1,5 @@
-//! The next segment's file, written full of zeros in the background ahead of need. A sync of a write
-//! into blocks that were written before has no metadata to journal: it takes half the time.
+//! The next segment's file, written full of zeros in the background ahead of need. A sync of a
+//! write into blocks that were written before has no metadata to journal: it takes half the time.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

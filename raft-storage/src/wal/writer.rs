@@ -1,5 +1,5 @@
-//! What the writer thread does with a batch: records, one sync, then the entries are published to the
-//! readers.
+//! What the writer thread does with a batch: records, one sync, then the entries are published to
+//! the readers.
 
 use std::fs::File;
 use std::sync::Arc;

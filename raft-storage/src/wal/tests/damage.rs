@@ -1,5 +1,5 @@
-//! Goal: whatever happens to the bytes of a log, it is refused, or what is read is what was written. A
-//! tail is cut only where nothing says that it had been synced.
+//! Goal: whatever happens to the bytes of a log, it is refused, or what is read is what was
+//! written. A tail is cut only where nothing says that it had been synced.
 
 use std::fs;
 use std::ops::Range;

@@ -1,5 +1,5 @@
-//! Goal: after a failed operation nothing is taken any more, nothing acknowledged is lost, and a full
-//! disk is told from a broken one.
+//! Goal: after a failed operation nothing is taken any more, nothing acknowledged is lost, and a
+//! full disk is told from a broken one.
 
 use std::io::ErrorKind;
 use std::path::Path;

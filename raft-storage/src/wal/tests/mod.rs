@@ -1,5 +1,5 @@
-//! Tests of the file log that look inside: damage, power cuts, failing files. What every store must do
-//! is in `crate::conformance`.
+//! Tests of the file log that look inside: damage, power cuts, failing files. What every store must
+//! do is in `crate::conformance`.
 
 mod damage;
 mod failures;
@@ -42,7 +42,8 @@ impl Model {
             .expect("there is always the last one");
     }
 
-    /// What a crash while `batch` is written may leave: nothing of it, each part in order, all of it.
+    /// What a crash while `batch` is written may leave: nothing of it, each part in order, all of
+    /// it.
     fn steps(&self, batch: &AppendBatch) -> Vec<Self> {
         let mut steps = vec![self.clone()];
         let mut model = self.clone();

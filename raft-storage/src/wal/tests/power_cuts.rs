@@ -1,5 +1,5 @@
-//! Goal: after a power cut at any moment, whatever part of the unsynced sectors the disk kept, the log
-//! opens and holds all that was acknowledged and nothing that was not asked for.
+//! Goal: after a power cut at any moment, whatever part of the unsynced sectors the disk kept, the
+//! log opens and holds all that was acknowledged and nothing that was not asked for.
 //!
 //! Method: a run is recorded, operation by operation. After each operation several disks are made
 //! that a cut could have left, and each is opened. Some of them are then cut again while they are
