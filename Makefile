@@ -1,27 +1,34 @@
-# The front door: every target is one line.
-.PHONY: help run test bench tidy lint fmt doc
+# The one front door: each target is one line. `make help` lists them.
+
 .DEFAULT_GOAL := help
+.PHONY: help run test test-quick bench lint fmt tidy doc setup
 
-help: ## Say what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+help: ## what there is
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
 
-run: ## Run a cluster of three nodes on this machine (more: make run ARGS="--nodes 5")
-	@scripts/setup.sh build && cargo run --release --locked -p flotilla -- cluster $(ARGS)
+run: ## build what is needed and start a three-node cluster on this machine
+	@./scripts/run.sh
 
-test: ## Everything that CI checks, with the minutes of each stage
-	@scripts/test.sh
+test: ## do all remaining set-up and run every test, RocksDB included
+	@./scripts/test.sh
 
-bench: ## Criterion benches: commit throughput and backup (one: make bench ARGS="--bench backup")
-	@scripts/setup.sh build && cargo bench --locked -p benches $(ARGS)
+test-quick: ## the tests without RocksDB, nothing installed
+	@cargo test --locked --workspace
 
-tidy: ## The walls between the rooms
-	@cargo run --quiet --locked --package xtask -- tidy
+bench: ## commit throughput and backup, by criterion
+	@cargo bench --locked --package benches
 
-lint: ## Clippy, without RocksDB
-	@cargo clippy --workspace --all-targets --locked -- -D warnings
+lint: ## formatting, clippy and tidy
+	@./scripts/lint.sh
 
-fmt: ## Format
+fmt: ## format the sources
 	@cargo fmt --all
 
-doc: ## API documentation under target/doc
-	@cargo doc --workspace --no-deps --locked
+tidy: ## the walls of the house
+	@cargo xtask tidy
+
+doc: ## build the documentation
+	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+setup: ## install what the tests need, or say what to install
+	@./scripts/setup.sh

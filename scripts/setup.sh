@@ -1,66 +1,38 @@
 #!/usr/bin/env bash
-# Checks for what a build needs and, as root on Debian or Ubuntu, installs what is missing.
-#
-#   scripts/setup.sh build   what the program needs: cargo and a C compiler
-#   scripts/setup.sh         also what RocksDB needs: a C++ compiler, make and libclang
-#
-# Elsewhere it says the one line to run, and exits with 1.
+# Installs what the tests need beside Rust, or says exactly what to install. RocksDB's bindings are
+# made with libclang at build time; nothing else needs it.
 set -euo pipefail
 
-readonly scope="${1:-all}"
 missing=()
+command -v gcc >/dev/null || missing+=(gcc)
+command -v g++ >/dev/null || missing+=(g++)
+command -v make >/dev/null || missing+=(make)
+command -v python3 >/dev/null || missing+=(python3)
+# What the build script of the bindings looks for.
+if [ -z "${LIBCLANG_PATH:-}" ] && ! compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null \
+    && ! compgen -G '/usr/lib*/libclang*.so*' >/dev/null; then
+    missing+=(libclang-dev)
+fi
 
-need_command() { # command package
-    command -v "$1" >/dev/null 2>&1 || missing+=("$2")
-}
-
-has_libclang() {
-    local directories=("${LIBCLANG_PATH:-}" /usr/lib/llvm-*/lib /usr/lib /usr/lib64 /usr/lib/*-linux-gnu)
-    local directory file
-    for directory in "${directories[@]}"; do
-        for file in "$directory"/libclang.so "$directory"/libclang-*.so*; do
-            [[ -n "$directory" && -e "$file" ]] && return 0
-        done
-    done
-    return 1
-}
-
-case "$scope" in
-    build) ;;
-    all) ;;
-    *)
-        echo "usage: scripts/setup.sh [build]" >&2
+if [ ${#missing[@]} -gt 0 ]; then
+    line="apt-get install -y --no-install-recommends ${missing[*]}"
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "setup: $line"
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive $line
+    else
+        echo "setup: missing: ${missing[*]}" >&2
+        echo "setup: on Debian run as root: $line" >&2
         exit 2
-        ;;
-esac
-
-if ! command -v cargo >/dev/null 2>&1; then
-    echo "setup: cargo is missing; install Rust from https://rustup.rs, then run this again" >&2
-    exit 1
-fi
-
-need_command gcc gcc
-if [[ "$scope" == all ]]; then
-    need_command g++ g++
-    need_command make make
-    has_libclang || missing+=(libclang-dev)
-fi
-
-if ((${#missing[@]} == 0)); then
-    exit 0
-fi
-
-if command -v apt-get >/dev/null 2>&1; then
-    if ((EUID == 0)); then
-        echo "setup: installing ${missing[*]}"
-        export DEBIAN_FRONTEND=noninteractive
-        apt-get update -q
-        apt-get install -q -y --no-install-recommends "${missing[@]}"
-        exit 0
     fi
-    echo "setup: ${missing[*]} missing; run:" >&2
-    echo "    sudo apt-get install -y ${missing[*]}" >&2
-else
-    echo "setup: ${missing[*]} missing; install them (names as on Debian)" >&2
 fi
-exit 1
+
+if ! command -v cargo >/dev/null; then
+    echo "setup: cargo is missing; install rustup's stable Rust, see https://rustup.rs" >&2
+    exit 2
+fi
+for component in rustfmt clippy; do
+    if ! cargo "${component/rustfmt/fmt}" --version >/dev/null 2>&1; then
+        rustup component add "$component"
+    fi
+done

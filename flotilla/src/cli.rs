@@ -274,11 +274,9 @@ pub(crate) struct Expectation {
 }
 
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Example:\n  flotilla scan users/ --limit 10\n\nOne line per key: key, tab, value; \
-    line breaks, tabs, backslashes and bytes that are no text\nare written as escapes. \
-    --json gives everything, exactly."
-)]
+#[command(after_help = "Example:\n  flotilla scan users/ --limit 10\n\n\
+    One line per key: key, tab, value; line breaks, tabs, backslashes and bytes that are no text\n\
+    are written as escapes. --json gives everything, exactly.")]
 pub(crate) struct ScanArgs {
     /// How the cluster is reached.
     #[command(flatten)]
@@ -422,13 +420,21 @@ pub(crate) fn report(error: &clap::Error) -> Exit {
 
 /// What is wrong and what may help, without the usage text.
 fn summary(rendered: &str) -> String {
-    let told = rendered
+    let lines = rendered
         .lines()
         .map(str::trim)
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ");
+        .filter(|line| !line.is_empty());
+    let mut told = String::new();
+    for line in lines {
+        let between = match told.as_str() {
+            "" => "",
+            _ if line.starts_with("tip: ") => "; ",
+            _ => " ",
+        };
+        told.push_str(between);
+        told.push_str(line);
+    }
     let told = told.strip_prefix("error: ").unwrap_or(&told);
     format!("{told}; see `flotilla --help`")
 }

@@ -1,5 +1,5 @@
-//! Where log lines go: standard error, or a file where standard error belongs to a status line. What
-//! is logged is set by the environment variable `FLOTILLA_LOG`.
+//! Where log lines go: standard error, or a file where standard error belongs to a status line.
+//! What is logged is set by the environment variable `FLOTILLA_LOG`.
 
 use std::fs::File;
 use std::io::IsTerminal;

@@ -72,8 +72,8 @@ pub(crate) fn insert_bytes(object: &mut Map<String, Value>, name: &str, bytes: &
     };
 }
 
-/// Bytes on one line of text: UTF-8 stays as it is, what would break the line or steer a terminal is
-/// written as an escape, and so is the backslash, so that the text can be read back.
+/// Bytes on one line of text: UTF-8 stays as it is, what would break the line or steer a terminal
+/// is written as an escape, and so is the backslash, so that the text can be read back.
 pub(crate) fn printable(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {

@@ -66,7 +66,9 @@ impl Register {
             (Expect::Absent, held) => held.is_none(),
             (Expect::Value(expected), Some((value, _))) => expected == value,
             (Expect::Version(expected), Some((_, version))) => expected == version,
-            (Expect::Value(_) | Expect::Version(_), None) => false,
+            // An absent key has version 0, as a mismatch reports it.
+            (Expect::Version(expected), None) => *expected == 0,
+            (Expect::Value(_), None) => false,
         }
     }
 
@@ -131,7 +133,8 @@ mod tests {
             (&held, Expect::Absent, mismatch(4)),
             (&absent, Expect::Absent, written(1, 1)),
             (&absent, Expect::Value("a".into()), mismatch(0)),
-            (&absent, Expect::Version(0), mismatch(0)),
+            (&absent, Expect::Version(0), written(1, 1)),
+            (&absent, Expect::Version(1), mismatch(0)),
         ] {
             let op = Op::cas("k", expect, "n");
             let (next, reply) = state.apply(&op);

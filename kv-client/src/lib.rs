@@ -61,6 +61,7 @@ pub use config::{
     ClientConfig, ConfigError, ENDPOINTS_MAX, EndpointAddress, TIMEOUT_MAX, Timeouts,
 };
 pub use error::ClientError;
+pub use kv_api::limits;
 pub use kv_api::{
     CommandError, CommandReply, Expect, KeyValue, NodeStatus, QueryError, WriteOp, Written,
 };

@@ -114,7 +114,7 @@ impl Shared {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(ClientError::Closed),
             Err(_) => Err(ClientError::Unavailable(format!(
-                "too many calls wait already (limits {CALLS_MAX} and {CALLS_BYTES_MAX} bytes); {}",
+                "too many calls on their way (limits {CALLS_MAX}, {CALLS_BYTES_MAX} bytes); {}",
                 self.situation()
             ))),
         }
@@ -144,7 +144,7 @@ impl Shared {
             }
             if timeout_at(deadline, moved).await.is_err() {
                 return Err(ClientError::Unavailable(format!(
-                    "no session could be opened; {}",
+                    "no session was given before the deadline; {}",
                     self.situation()
                 )));
             }
@@ -181,7 +181,7 @@ impl Shared {
 
     /// Why nothing can be done, for an error message.
     pub(crate) fn situation(&self) -> String {
-        self.with_router(|router| router.situation(Instant::now()))
+        self.with_router(|router| router.situation())
     }
 
     /// Takes no further calls, and waits until all that were taken have ended.

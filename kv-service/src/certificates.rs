@@ -1,5 +1,5 @@
-//! The cluster's own certificate authority and the certificates that it signs. An identity is the one
-//! DNS name in a certificate; `quic-link` reads it, nothing here decides who may do what.
+//! The cluster's own certificate authority and the certificates that it signs. An identity is the
+//! one DNS name in a certificate; `quic-link` reads it, nothing here decides who may do what.
 //!
 //! All keys are ECDSA P-256. Authority and certificates are valid for ten years from the day before
 //! they were made (a clock may be behind): a certificate that ends earlier than anybody remembers
@@ -79,8 +79,8 @@ impl Authority {
         &self.pair
     }
 
-    /// Signs a certificate for an identity, with a new key. A node's serves both ends of a connection,
-    /// that of a client or administrator only the dialling one.
+    /// Signs a certificate for an identity, with a new key. A node's serves both ends of a
+    /// connection, that of a client or administrator only the dialling one.
     ///
     /// # Errors
     /// As [`Authority::new`].

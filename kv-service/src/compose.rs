@@ -6,10 +6,11 @@
 //! stop:   node (its log and state machine) -> accept loop and connections -> endpoint -> lock
 //! ```
 
+mod log;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::net::{SocketAddr, UdpSocket};
-use std::path::Path;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,10 +26,11 @@ use crate::config::{NodeConfig, StorageKind, TransportKind};
 use crate::files;
 use crate::handler::Service;
 use crate::identity::{DataDirectory, Owner};
-use crate::log::{self, OpenedLog};
 use crate::server;
 pub use crate::start_error::{StartError, stop_exit_code};
 use crate::state_machine::KvStateMachine;
+
+use log::OpenedLog;
 
 /// Links that an endpoint takes beyond those of clients: both directions of every peer, and those
 /// that replace a dead one.
@@ -36,13 +38,6 @@ const PEER_LINKS_MAX: usize = 64;
 
 /// What an append message takes beside its entries; far more than it really does.
 const FRAME_OVERHEAD_BYTES: usize = 1 << 20;
-
-/// How long the end of a node waits for its address to be free. It is a courtesy: a process that
-/// ends gives the address back in any case.
-const ADDRESS_FREE_MAX: Duration = Duration::from_secs(2);
-
-/// How often it looks.
-const ADDRESS_CHECK: Duration = Duration::from_millis(2);
 
 /// How often a node looks whether it has replayed its log.
 const REPLAY_CHECK: Duration = Duration::from_millis(100);
@@ -132,8 +127,9 @@ impl Server {
         self.storage.is_durable()
     }
 
-    /// Waits until the node has ended, by itself or because it was asked to. Its address is then
-    /// free and its data directory unlocked.
+    /// Waits until the node has ended, by itself or because it was asked to. Its data directory is
+    /// then unlocked. Its address is free when the process ends, or when the last of its
+    /// connections has been forgotten: within seconds.
     pub async fn stopped(&self) -> StopReason {
         let mut stopped = self.stopped.clone();
         match stopped.wait_for(Option::is_some).await {
@@ -353,21 +349,9 @@ impl Supervisor {
             let _ = accept.await;
         }
         endpoint.close(farewell).await;
-        let listened = endpoint.local_addr();
-        drop(endpoint);
-        wait_until_free(listened).await;
         if let Err(error) = directory.unlock() {
             tracing::warn!(%error, "the data directory stays locked until the process ends");
         }
-    }
-}
-
-/// The socket is closed by the last of its tasks, a moment after all that used it are gone. Whoever
-/// starts the node again in this process should not find its own address in use.
-async fn wait_until_free(address: SocketAddr) {
-    let until = Instant::now() + ADDRESS_FREE_MAX;
-    while UdpSocket::bind(address).is_err() && Instant::now() < until {
-        tokio::time::sleep(ADDRESS_CHECK).await;
     }
 }
 
@@ -407,12 +391,11 @@ async fn open_log(
 }
 
 fn credentials(config: &NodeConfig) -> Result<Credentials, StartError> {
-    let read = |path: &Path| std::fs::read(path).map_err(files::at("read", path));
     let paths = &config.certificates;
     let (ca, certificate, key) = (
-        read(&paths.ca)?,
-        read(&paths.certificate)?,
-        read(&paths.key)?,
+        files::read(&paths.ca)?,
+        files::read(&paths.certificate)?,
+        files::read(&paths.key)?,
     );
     let path = || paths.certificate.clone();
     let credentials = Credentials::from_pem(&ca, &certificate, &key).map_err(|source| {

@@ -3,75 +3,18 @@
 //! The shape of the file itself lives in `config_file`; every key is described in
 //! `docs/configuration.md`. Nothing is started and no other file is read here.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use raft_core::{ClusterId, GroupId, Incarnation, Limits, Membership, NodeId, Timing};
-use serde::{Deserialize, Serialize};
+use raft_core::membership::MEMBERS_MAX;
+use raft_core::{
+    ClusterId, GroupId, Incarnation, Limits, Member, MemberRole, Membership, MembershipError,
+    NodeId, Timing,
+};
 
-use crate::config_file::ConfigFile;
-
-/// Where a node keeps its log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StorageKind {
-    /// Segment files with checksums. Durable.
-    #[default]
-    File,
-    /// RocksDB, in programs built with the feature `rocksdb`. Durable.
-    Rocksdb,
-    /// Memory: gone when the process ends. For tests and clusters inside one process.
-    Memory,
-}
-
-impl StorageKind {
-    /// The word for it in files and on the command line.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::File => "file",
-            Self::Rocksdb => "rocksdb",
-            Self::Memory => "memory",
-        }
-    }
-
-    /// Whether what was acknowledged is still there after the process ended.
-    #[must_use]
-    pub fn is_durable(self) -> bool {
-        self != Self::Memory
-    }
-}
-
-/// Where the state machine keeps its state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StateKind {
-    /// In memory, rebuilt from the log at every start.
-    #[default]
-    Memory,
-}
-
-/// What carries messages between the nodes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TransportKind {
-    /// QUIC with certificates on both sides.
-    #[default]
-    Quic,
-    /// Channels inside one process. Clients still come by QUIC.
-    Memory,
-}
-
-impl TransportKind {
-    /// The word for it in files and on the command line.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Quic => "quic",
-            Self::Memory => "memory",
-        }
-    }
-}
+use crate::config_file::{ConfigFile, MemberFile, is_host_and_port};
+pub use crate::kinds::{ClientLimits, StateKind, StorageKind, TransportKind};
 
 /// Where a node's certificates are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,25 +25,6 @@ pub struct CertificatePaths {
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-}
-
-/// What clients may use of a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClientLimits {
-    /// Client connections at a time. Above it a new one is closed with a reason.
-    pub connections_max: usize,
-    /// Bytes of requests and reserved answers that one connection may have outstanding. Above it no
-    /// further request is read from that connection.
-    pub connection_bytes_max: usize,
-}
-
-impl Default for ClientLimits {
-    fn default() -> Self {
-        Self {
-            connections_max: 1024,
-            connection_bytes_max: 64 << 20,
-        }
-    }
 }
 
 /// The settings of one node.
@@ -150,14 +74,15 @@ impl NodeConfig {
         Self::parse(path, &text)
     }
 
-    /// The same for text that is already in memory; relative paths in it start at `path`'s directory.
+    /// The same for text that is already in memory; relative paths in it start at `path`'s
+    /// directory.
     ///
     /// # Errors
     /// As [`NodeConfig::load`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let file: ConfigFile =
             toml::from_str(text).map_err(|error| ConfigError::syntax(path, text, &error))?;
-        file.check(path)
+        check(file, path)
     }
 
     /// The incarnation that the list of members gives this node.
@@ -235,4 +160,140 @@ impl ConfigError {
             excerpt: text.lines().nth(line - 1).unwrap_or("").trim().to_owned(),
         }
     }
+}
+
+/// Checks every value, and makes paths start at the file's directory.
+fn check(file: ConfigFile, path: &Path) -> Result<NodeConfig, ConfigError> {
+    let checker = Checker { path };
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let cluster: ClusterId = file
+        .cluster
+        .parse()
+        .map_err(|_| checker.value("cluster", &file.cluster, "32 hexadecimal digits"))?;
+    let listen: SocketAddr = file.listen.parse().map_err(|_| {
+        let rule = "an IP address and a port, such as 0.0.0.0:7400";
+        checker.value("listen", &file.listen, rule)
+    })?;
+    checker.address("advertise", &file.advertise)?;
+    let members = checker.members(&file.members)?;
+    let config = NodeConfig {
+        path: path.to_owned(),
+        cluster,
+        id: NodeId(file.id),
+        listen,
+        advertise: file.advertise,
+        data: directory.join(file.data),
+        certificates: CertificatePaths {
+            ca: directory.join(file.ca),
+            certificate: directory.join(file.certificate),
+            key: directory.join(file.key),
+        },
+        storage: file.storage,
+        state: file.state,
+        transport: file.transport,
+        members,
+        timing: file.timing.timing(),
+        limits: file.limits.raft(),
+        clients: file.limits.clients(),
+    };
+    checker.whole(&config)?;
+    Ok(config)
+}
+
+/// Makes errors that name the file.
+struct Checker<'a> {
+    path: &'a Path,
+}
+
+impl Checker<'_> {
+    fn value(&self, key: &str, value: impl ToString, rule: impl Into<String>) -> ConfigError {
+        ConfigError::Value {
+            path: self.path.to_owned(),
+            key: key.to_owned(),
+            value: value.to_string(),
+            rule: rule.into(),
+        }
+    }
+
+    fn address(&self, key: &str, address: &str) -> Result<(), ConfigError> {
+        if is_host_and_port(address) {
+            return Ok(());
+        }
+        let rule = "a host name or IP address and a port from 1, such as db1.example.org:7400";
+        Err(self.value(key, format!("{address:?}"), rule))
+    }
+
+    fn members(&self, list: &[MemberFile]) -> Result<Membership, ConfigError> {
+        let mut members = BTreeMap::new();
+        for listed in list {
+            self.address("members.address", &listed.address)?;
+            let member = Member {
+                incarnation: Incarnation(listed.incarnation),
+                address: listed.address.clone(),
+                role: MemberRole::Voter,
+            };
+            if members.insert(NodeId(listed.id), member).is_some() {
+                return Err(self.value("members.id", listed.id, "listed once"));
+            }
+        }
+        Membership::new(members).map_err(|error| match error {
+            MembershipError::ZeroId => self.value("members.id", 0, "at least 1"),
+            _ => self.value(
+                "members",
+                format!("a list of {}", list.len()),
+                format!("a list of 1 to {MEMBERS_MAX}"),
+            ),
+        })
+    }
+
+    /// What concerns more than one key.
+    fn whole(&self, config: &NodeConfig) -> Result<(), ConfigError> {
+        let Some(own) = config.members.get(config.id) else {
+            return Err(self.value("id", config.id, "one of those in [[members]]"));
+        };
+        if own.address != config.advertise {
+            let rule = format!(
+                "the address that [[members]] gives node {}, {}",
+                config.id, own.address
+            );
+            return Err(self.value("advertise", &config.advertise, rule));
+        }
+        if config.clients.connections_max == 0 {
+            return Err(self.value("limits.connections_max", 0, "at least 1"));
+        }
+        // One request of the largest size must fit, or it could never be read.
+        let least = kv_api::limits::FRAME_BYTES_MAX;
+        let bytes = config.clients.connection_bytes_max;
+        if !(least..=CONNECTION_BYTES_CEILING).contains(&bytes) {
+            let rule = format!("from {least} to {CONNECTION_BYTES_CEILING} bytes");
+            return Err(self.value("limits.connection_bytes_max", bytes, rule));
+        }
+        let bytes = config.limits.append_bytes_max;
+        if bytes > APPEND_BYTES_CEILING {
+            let rule = format!("from 4096 to {APPEND_BYTES_CEILING} bytes");
+            return Err(self.value("limits.append_bytes_max", bytes, rule));
+        }
+        match config.raft(0).validate() {
+            Ok(()) => Ok(()),
+            Err(raft_core::ConfigError::Range { name, value, rule }) => {
+                Err(self.value(&full_key(name), value, rule))
+            }
+            Err(other) => Err(self.value("members", other, "a list with this node in it")),
+        }
+    }
+}
+
+/// The largest `connection_bytes_max`: more would be a limit in name only.
+const CONNECTION_BYTES_CEILING: usize = 1 << 30;
+
+/// The largest `append_bytes_max`: what fits into a frame between peers.
+const APPEND_BYTES_CEILING: usize = 64 << 20;
+
+fn full_key(name: &str) -> String {
+    let table = if name.contains("tick") {
+        "timing"
+    } else {
+        "limits"
+    };
+    format!("{table}.{name}")
 }

@@ -1,20 +1,13 @@
-//! The shape of `node.toml`: its keys and their defaults, and the way from there to [`NodeConfig`]
-//! and back. What the keys mean is told in `docs/configuration.md`.
+//! The shape of `node.toml`: its keys and their defaults. What the keys mean is told in
+//! `docs/configuration.md`; what values they may have is checked in `config`.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use kv_api::limits::COMMAND_BYTES_MAX;
-use raft_core::membership::MEMBERS_MAX;
-use raft_core::{
-    ClusterId, Incarnation, Limits, Member, MemberRole, Membership, MembershipError, NodeId, Timing,
-};
+use raft_core::{Limits, Timing};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{
-    CertificatePaths, ClientLimits, ConfigError, NodeConfig, StateKind, StorageKind, TransportKind,
-};
+use crate::kinds::{ClientLimits, StateKind, StorageKind, TransportKind};
 
 /// `node.toml`, word for word.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -142,7 +135,8 @@ impl Default for LimitsFile {
 }
 
 impl LimitsFile {
-    fn raft(&self) -> Limits {
+    /// Those of the replication.
+    pub(crate) fn raft(&self) -> Limits {
         Limits {
             proposal_bytes_max: self.proposal_bytes_max,
             append_bytes_max: self.append_bytes_max,
@@ -159,7 +153,8 @@ impl LimitsFile {
         }
     }
 
-    fn clients(&self) -> ClientLimits {
+    /// Those of the clients.
+    pub(crate) fn clients(&self) -> ClientLimits {
         ClientLimits {
             connections_max: self.connections_max,
             connection_bytes_max: self.connection_bytes_max,
@@ -168,7 +163,8 @@ impl LimitsFile {
 }
 
 impl TimingFile {
-    fn timing(&self) -> Timing {
+    /// The preset with what is to differ from it.
+    pub(crate) fn timing(&self) -> Timing {
         let preset = match self.preset {
             TimingPreset::Lan => Timing::LAN,
             TimingPreset::Wan => Timing::WAN,
@@ -180,144 +176,6 @@ impl TimingFile {
             election_ticks_max: self.election_ticks_max.unwrap_or(preset.election_ticks_max),
         }
     }
-}
-
-impl ConfigFile {
-    /// Checks every value, and makes paths start at the file's directory.
-    pub(crate) fn check(self, path: &Path) -> Result<NodeConfig, ConfigError> {
-        let checker = Checker { path };
-        let directory = path.parent().unwrap_or(Path::new(""));
-        let cluster: ClusterId = self
-            .cluster
-            .parse()
-            .map_err(|_| checker.value("cluster", &self.cluster, "32 hexadecimal digits"))?;
-        let listen: SocketAddr = self.listen.parse().map_err(|_| {
-            let rule = "an IP address and a port, such as 0.0.0.0:7400";
-            checker.value("listen", &self.listen, rule)
-        })?;
-        checker.address("advertise", &self.advertise)?;
-        let members = checker.members(&self.members)?;
-        let config = NodeConfig {
-            path: path.to_owned(),
-            cluster,
-            id: NodeId(self.id),
-            listen,
-            advertise: self.advertise,
-            data: directory.join(self.data),
-            certificates: CertificatePaths {
-                ca: directory.join(self.ca),
-                certificate: directory.join(self.certificate),
-                key: directory.join(self.key),
-            },
-            storage: self.storage,
-            state: self.state,
-            transport: self.transport,
-            members,
-            timing: self.timing.timing(),
-            limits: self.limits.raft(),
-            clients: self.limits.clients(),
-        };
-        checker.whole(&config)?;
-        Ok(config)
-    }
-}
-
-/// Makes errors that name the file.
-struct Checker<'a> {
-    path: &'a Path,
-}
-
-impl Checker<'_> {
-    fn value(&self, key: &str, value: impl ToString, rule: impl Into<String>) -> ConfigError {
-        ConfigError::Value {
-            path: self.path.to_owned(),
-            key: key.to_owned(),
-            value: value.to_string(),
-            rule: rule.into(),
-        }
-    }
-
-    fn address(&self, key: &str, address: &str) -> Result<(), ConfigError> {
-        if is_host_and_port(address) {
-            return Ok(());
-        }
-        let rule = "a host name or IP address and a port from 1, such as db1.example.org:7400";
-        Err(self.value(key, format!("{address:?}"), rule))
-    }
-
-    fn members(&self, list: &[MemberFile]) -> Result<Membership, ConfigError> {
-        let mut members = BTreeMap::new();
-        for listed in list {
-            self.address("members.address", &listed.address)?;
-            let member = Member {
-                incarnation: Incarnation(listed.incarnation),
-                address: listed.address.clone(),
-                role: MemberRole::Voter,
-            };
-            if members.insert(NodeId(listed.id), member).is_some() {
-                return Err(self.value("members.id", listed.id, "listed once"));
-            }
-        }
-        Membership::new(members).map_err(|error| match error {
-            MembershipError::ZeroId => self.value("members.id", 0, "at least 1"),
-            _ => self.value(
-                "members",
-                format!("a list of {}", list.len()),
-                format!("a list of 1 to {MEMBERS_MAX}"),
-            ),
-        })
-    }
-
-    /// What concerns more than one key.
-    fn whole(&self, config: &NodeConfig) -> Result<(), ConfigError> {
-        let Some(own) = config.members.get(config.id) else {
-            return Err(self.value("id", config.id, "one of those in [[members]]"));
-        };
-        if own.address != config.advertise {
-            let rule = format!(
-                "the address that [[members]] gives node {}, {}",
-                config.id, own.address
-            );
-            return Err(self.value("advertise", &config.advertise, rule));
-        }
-        if config.clients.connections_max == 0 {
-            return Err(self.value("limits.connections_max", 0, "at least 1"));
-        }
-        // One request of the largest size must fit, or it could never be read.
-        let least = kv_api::limits::FRAME_BYTES_MAX;
-        let bytes = config.clients.connection_bytes_max;
-        if !(least..=CONNECTION_BYTES_CEILING).contains(&bytes) {
-            let rule = format!("from {least} to {CONNECTION_BYTES_CEILING} bytes");
-            return Err(self.value("limits.connection_bytes_max", bytes, rule));
-        }
-        let bytes = config.limits.append_bytes_max;
-        if bytes > APPEND_BYTES_CEILING {
-            let rule = format!("from 4096 to {APPEND_BYTES_CEILING} bytes");
-            return Err(self.value("limits.append_bytes_max", bytes, rule));
-        }
-        match config.raft(0).validate() {
-            Ok(()) => Ok(()),
-            Err(raft_core::ConfigError::Range { name, value, rule }) => {
-                Err(self.value(&full_key(name), value, rule))
-            }
-            Err(other) => Err(self.value("members", other, "a list with this node in it")),
-        }
-    }
-}
-
-/// The largest `connection_bytes_max`: more would be a limit in name only.
-const CONNECTION_BYTES_CEILING: usize = 1 << 30;
-
-/// The largest `append_bytes_max`: what fits into a frame between peers.
-const APPEND_BYTES_CEILING: usize = 64 << 20;
-
-fn full_key(name: &str) -> String {
-    let table = if name.contains("tick") {
-        "timing"
-    } else {
-        "limits"
-    };
-    format!("{table}.{name}")
 }
 
 /// Whether this is `host:port` with something in both places.

@@ -36,6 +36,11 @@ pub(crate) fn at<'a>(
     }
 }
 
+/// Reads a whole file.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    std::fs::read(path).map_err(at("read", path))
+}
+
 /// Writes a file so that after a power cut either the old content is there or the new one: a
 /// temporary file, synced, renamed over the old one, and the directory synced.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {

@@ -1,5 +1,5 @@
-//! From a request to what came of it: checks a client's bytes, asks the replication, and says in the
-//! words of `kv-api` what happened. Knows nothing of links and streams.
+//! From a request to what came of it: checks a client's bytes, asks the replication, and says in
+//! the words of `kv-api` what happened. Knows nothing of links and streams.
 
 use std::sync::Arc;
 

@@ -9,8 +9,8 @@
 //! data/wal/ | rocksdb/ the log; what is in there is the business of `raft-storage`
 //! ```
 //!
-//! A directory is formatted once, by `init` or `cluster`. Opening never formats: a node that lost its
-//! disk would else come back as if it had promised nothing.
+//! A directory is formatted once, by `init` or `cluster`. Opening never formats: a node that lost
+//! its disk would else come back as if it had promised nothing.
 
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -86,9 +86,9 @@ impl fmt::Debug for DataDirectory {
 pub enum IdentityError {
     /// It is missing or empty.
     #[error(
-        "data directory {} {state}; it is formatted only by `flotilla init` and `flotilla cluster`. \
-         Where node {node} has run before, its disk is lost: bring it back with \
-         `flotilla member replace {node}`", path.display()
+        "data directory {} {state}; it is formatted only by `flotilla init` and \
+         `flotilla cluster`. Where node {node} has run before, its disk is lost: bring it back \
+         with `flotilla member replace {node}`", path.display()
     )]
     Missing {
         /// The directory.
@@ -99,7 +99,9 @@ pub enum IdentityError {
         node: NodeId,
     },
     /// There is something in it, but not a node's data.
-    #[error("{} has files, but no {IDENTITY}: it is not the data directory of a node", .0.display())]
+    #[error(
+        "{} has files, but no {IDENTITY}: it is not the data directory of a node", .0.display()
+    )]
     NotADataDirectory(PathBuf),
     /// It has data already, and was to be formatted.
     #[error("{} is not empty; a data directory is formatted only once", .0.display())]
@@ -334,14 +336,15 @@ impl DataDirectory {
         self.owner
     }
 
-    /// The key of the node's stateless resets; kept, so that peers of a killed process learn at once
-    /// that their connection is dead.
+    /// The key of the node's stateless resets; kept, so that peers of a killed process learn at
+    /// once that their connection is dead.
     #[must_use]
     pub fn reset_key(&self) -> [u8; 64] {
         self.reset_key
     }
 
-    /// Lets other processes open it; nothing may be written to it after that. Dropping does the same.
+    /// Lets other processes open it; nothing may be written to it after that. Dropping does the
+    /// same.
     ///
     /// # Errors
     /// When the system refuses, which it has no reason to.

@@ -7,8 +7,8 @@
 //! DIR/node-2/...
 //! ```
 //!
-//! Everything is made in `DIR/.making` and moved into place with `client.toml` last: where that file
-//! is, the cluster is whole.
+//! Everything is made in `DIR/.making` and moved into place with `client.toml` last: where that
+//! file is, the cluster is whole.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -49,7 +49,8 @@ pub enum InitError {
     /// There is a cluster already.
     #[error(
         "{} exists already: {} has a cluster, which is never overwritten. \
-         Choose another directory, or remove this one to give its data up", path.display(), dir.display()
+         Choose another directory, or remove this one to give its data up",
+        path.display(), dir.display()
     )]
     Exists {
         /// The directory.

@@ -15,7 +15,7 @@ mod files;
 mod handler;
 pub mod identity;
 pub mod init;
-mod log;
+mod kinds;
 mod plan;
 mod server;
 pub mod sessions;

@@ -20,8 +20,9 @@ pub enum StartError {
     WithoutRocksdb,
     /// Peers by memory, but alone in the process.
     #[error(
-        "transport memory reaches only nodes of the same process, and the cluster of {} has {members} \
-         members: use `flotilla cluster --transport memory`, or transport quic", path.display()
+        "transport memory reaches only nodes of the same process, and the cluster of {} has \
+         {members} members: use `flotilla cluster --transport memory`, or transport quic",
+        path.display()
     )]
     Alone {
         /// The configuration.
@@ -91,7 +92,8 @@ fn storage_exit_code(error: &StorageError) -> i32 {
     }
 }
 
-/// What a process ends with whose node stopped for this reason: 0 when it was asked to, otherwise 70.
+/// What a process ends with whose node stopped for this reason: 0 when it was asked to, otherwise
+/// 70.
 #[must_use]
 pub fn stop_exit_code(reason: &StopReason) -> i32 {
     match reason {

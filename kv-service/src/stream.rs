@@ -1,8 +1,8 @@
 //! One stream of a client: requests in, responses out, many on the way at once.
 //!
-//! One task per stream reads, submits and answers; a request has no task of its own. In each turn it
-//! takes in the requests that have arrived, starts them, writes every response that is ready in one
-//! flush, and only then waits. While responses cannot leave, or the connection has as much
+//! One task per stream reads, submits and answers; a request has no task of its own. In each turn
+//! it takes in the requests that have arrived, starts them, writes every response that is ready in
+//! one flush, and only then waits. While responses cannot leave, or the connection has as much
 //! outstanding as it may, no further request is read: the client feels it as back-pressure.
 
 use std::future::Future;
@@ -187,7 +187,8 @@ async fn run<F: Future<Output = Response>>(
     }
 }
 
-/// Waits for a change of who leads; for ever once the node has ended, when nothing changes any more.
+/// Waits for a change of who leads; for ever once the node has ended, when nothing changes any
+/// more.
 async fn changed(leadership: &mut watch::Receiver<RoleChange>) {
     if leadership.changed().await.is_err() {
         std::future::pending::<()>().await;

@@ -78,7 +78,7 @@ pub struct Limits {
     pub tail_bytes_max: usize,
     /// Bytes of entries handed to the state machine and not yet applied.
     pub apply_bytes_max: usize,
-    /// Proposals of this node's clients that have no answer yet, wherever they are. Above it: `Busy`.
+    /// Proposals of this node's clients without an answer, wherever they are. Above it: `Busy`.
     pub proposals_pending_max: usize,
     /// Bytes of those proposals. Above it: `Busy`.
     pub proposals_pending_bytes_max: usize,

@@ -2,9 +2,10 @@
 //! async worker. After a failure it refuses everything.
 
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use raft_core::{AppendBatch, StorageError};
 use tokio::sync::oneshot;
@@ -27,13 +28,30 @@ impl Poison {
     }
 }
 
-type Outcome = Result<(), StorageError>;
+/// How a batch ended.
+pub(crate) type Outcome = Result<(), StorageError>;
 
 /// One batch, and where to say that it is durable.
 #[derive(Debug)]
 struct Job {
     batch: AppendBatch,
     done: oneshot::Sender<Outcome>,
+}
+
+/// What the thread is for.
+pub(crate) trait BatchWriter: Send + 'static {
+    /// Makes a batch durable.
+    fn append(&mut self, batch: &AppendBatch) -> Outcome;
+
+    /// Called once after each batch when no other one came for a while, and before the thread ends.
+    fn idle(&mut self) -> Outcome {
+        Ok(())
+    }
+
+    /// How long a while is; `None` where `idle` need not be called.
+    fn idle_after(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// The thread, as its store sees it. Dropping it waits for the batch that is being written.
@@ -49,17 +67,17 @@ pub(crate) struct BatchThread {
 }
 
 impl BatchThread {
-    /// Starts a thread that makes batches durable with `write`, and owns it.
+    /// Starts a thread that owns `writer`.
     pub(crate) fn start(
         name: &str,
         poison: Arc<Poison>,
-        write: impl FnMut(&AppendBatch) -> Outcome + Send + 'static,
+        writer: impl BatchWriter,
     ) -> io::Result<Self> {
         let (jobs, queue) = sync_channel(1);
         let served = Arc::clone(&poison);
         let thread = thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || serve(&queue, &served, write))?;
+            .spawn(move || serve(&queue, &served, writer))?;
         Ok(Self {
             poison,
             jobs: Some(jobs),
@@ -88,7 +106,7 @@ impl BatchThread {
     /// Makes a batch durable.
     ///
     /// # Errors
-    /// What `write` answered, or that the store has failed before.
+    /// What the writer answered, or that the store has failed before.
     pub(crate) async fn append(&mut self, batch: AppendBatch) -> Outcome {
         self.settle().await?;
         let (done, pending) = oneshot::channel();
@@ -101,14 +119,35 @@ impl BatchThread {
     }
 }
 
-fn serve(queue: &Receiver<Job>, poison: &Poison, mut write: impl FnMut(&AppendBatch) -> Outcome) {
-    while let Ok(job) = queue.recv() {
-        let outcome = poison.check().and_then(|()| write(&job.batch));
-        if let Err(error) = &outcome {
+fn serve(queue: &Receiver<Job>, poison: &Poison, mut writer: impl BatchWriter) {
+    let note = |outcome: &Outcome| {
+        if let Err(error) = outcome {
             poison.set(error.to_string());
         }
-        // Whoever asked may have gone; the batch counts all the same.
-        drop(job.done.send(outcome));
+    };
+    let mut idle_is_due = true;
+    loop {
+        let next = match writer.idle_after().filter(|_| idle_is_due) {
+            Some(pause) => queue.recv_timeout(pause),
+            None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match next {
+            Ok(job) => {
+                let outcome = poison.check().and_then(|()| writer.append(&job.batch));
+                note(&outcome);
+                // Whoever asked may have gone; the batch counts all the same.
+                drop(job.done.send(outcome));
+                idle_is_due = true;
+            }
+            Err(ended) => {
+                if std::mem::take(&mut idle_is_due) && writer.idle_after().is_some() {
+                    note(&poison.check().and_then(|()| writer.idle()));
+                }
+                if ended == RecvTimeoutError::Disconnected {
+                    return;
+                }
+            }
+        }
     }
 }
 
@@ -128,18 +167,28 @@ mod tests {
 
     use super::*;
 
+    struct Closure<F>(F);
+
+    impl<F: FnMut(&AppendBatch) -> Outcome + Send + 'static> BatchWriter for Closure<F> {
+        fn append(&mut self, batch: &AppendBatch) -> Outcome {
+            self.0(batch)
+        }
+    }
+
+    fn start(write: impl FnMut(&AppendBatch) -> Outcome + Send + 'static) -> BatchThread {
+        BatchThread::start("test", Arc::default(), Closure(write)).unwrap()
+    }
+
     #[tokio::test]
     async fn a_failure_is_final() {
-        let poison = Arc::new(Poison::default());
         let mut calls = 0;
-        let mut thread = BatchThread::start("test", poison, move |_| {
+        let mut thread = start(move |_| {
             calls += 1;
             match calls {
                 2 => Err(StorageError::Poisoned("made to fail".to_owned())),
                 _ => Ok(()),
             }
-        })
-        .unwrap();
+        });
         assert!(thread.append(AppendBatch::default()).await.is_ok());
         for _ in 0..3 {
             let refused = thread.append(AppendBatch::default()).await.unwrap_err();
@@ -149,8 +198,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_of_the_thread_is_a_failure() {
-        let poison = Arc::new(Poison::default());
-        let mut thread = BatchThread::start("test", poison, |_| panic!("made to panic")).unwrap();
+        let mut thread = start(|_| panic!("made to panic"));
         for _ in 0..2 {
             let refused = thread.append(AppendBatch::default()).await.unwrap_err();
             assert!(refused.to_string().contains("ended"), "{refused}");
@@ -161,12 +209,11 @@ mod tests {
     async fn a_cancelled_append_is_finished_before_the_next_one() {
         let (go, wait) = mpsc::channel::<()>();
         let (said, written) = mpsc::channel();
-        let mut thread = BatchThread::start("test", Arc::default(), move |batch| {
+        let mut thread = start(move |batch| {
             wait.recv().unwrap();
             said.send(batch.truncate_from).unwrap();
             Ok(())
-        })
-        .unwrap();
+        });
         let batch = |from: u64| AppendBatch {
             truncate_from: Some(from.into()),
             ..AppendBatch::default()

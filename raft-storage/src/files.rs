@@ -83,7 +83,7 @@ impl Disk {
 
     /// Makes the names in a directory durable.
     pub(crate) fn sync_dir(&self, dir: &Path) -> Result<(), StorageError> {
-        self.note(|| Note::SyncDir(dir))
+        self.note(|| Note::SyncDir)
             .and_then(|()| File::open(dir)?.sync_all())
             .map_err(|error| io_error("sync", dir, &error))
     }
@@ -118,7 +118,7 @@ pub(crate) enum Note<'a> {
     Sync(&'a Path),
     Rename(&'a Path, &'a Path),
     Remove(&'a Path),
-    SyncDir(&'a Path),
+    SyncDir,
 }
 
 impl DiskFile {

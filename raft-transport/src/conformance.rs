@@ -32,7 +32,8 @@ pub trait Fixture: Send + Sync {
     /// Starts a node. After [`Fixture::kill`] it is the same node, restarted at its old address.
     async fn start(&self, id: NodeId) -> Arc<dyn Transport>;
 
-    /// Ends a node as a power cut does: nobody is told. The caller has dropped its transport.
+    /// Ends a node as a power cut does: nobody is told. The caller drops its transport afterwards, and
+    /// what that does must not reach anybody either.
     async fn kill(&self, id: NodeId);
 
     /// The cluster that messages must name.
@@ -339,8 +340,8 @@ async fn a_restarted_peer_is_reached_again(fixture: &dyn Fixture) {
     let (one, mut two) = pair(fixture).await;
     wait_for_link(fixture, &two, &one).await;
     for _ in 0..3 {
-        drop(two);
         fixture.kill(TWO).await;
+        drop(two);
         two = Node::start(fixture, TWO).await;
         wait_for_link(fixture, &one, &two).await;
         wait_for_link(fixture, &two, &one).await;
@@ -349,8 +350,8 @@ async fn a_restarted_peer_is_reached_again(fixture: &dyn Fixture) {
 
 async fn a_dead_peer_is_an_error_and_never_a_hang(fixture: &dyn Fixture) {
     let (one, two) = pair(fixture).await;
-    drop(two);
     fixture.kill(TWO).await;
+    drop(two);
     errors_come(fixture, &one, TWO).await;
     // From here on it is known, and known at once.
     let envelope = fixture.envelope(ONE, TWO, append(0, 1, 1 << 20));

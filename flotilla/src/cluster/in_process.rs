@@ -1,5 +1,5 @@
-//! All nodes inside this process: peers by channels, clients by QUIC as ever. What the nodes log goes
-//! to one file, because standard error belongs to the person in front of it.
+//! All nodes inside this process: peers by channels, clients by QUIC as ever. What the nodes log
+//! goes to one file, because standard error belongs to the person in front of it.
 
 use std::path::PathBuf;
 
@@ -8,10 +8,11 @@ use kv_client::KvClient;
 use kv_service::compose::{Overrides, Server};
 use tokio::time::sleep;
 
+use super::announce::announce;
 use super::child::{PidFile, open_log};
 use super::plan::Prepared;
+use super::ready;
 use super::status_line::Screen;
-use super::{announce, ready};
 use crate::commands::serve::stopped;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::logging;

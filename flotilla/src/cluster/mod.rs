@@ -1,7 +1,8 @@
 //! `flotilla cluster`: a whole cluster on this machine, as one process per node (`supervisor`,
-//! `child`, `restart`) or inside this one (`in_process`). `plan` finds or makes its directory, `ready`
-//! waits until it takes writes, `status_line` tells how it is.
+//! `child`, `restart`) or inside this one (`in_process`). `plan` finds or makes its directory,
+//! `ready` waits until it takes writes, `status_line` tells how it is.
 
+mod announce;
 pub(crate) mod child;
 mod in_process;
 pub(crate) mod plan;
@@ -10,17 +11,16 @@ pub(crate) mod restart;
 mod status_line;
 pub(crate) mod supervisor;
 
-use std::path::Path;
-
 use kv_client::KvClient;
 use kv_service::init::ClusterLayout;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use self::announce::announce;
 use self::child::NodeCommand;
 use self::plan::{Prepared, prepare};
-use self::ready::{Ready, wait_until_ready};
+use self::ready::wait_until_ready;
 use self::restart::{Decision, Ending};
 use self::status_line::Screen;
 use self::supervisor::{Event, Supervisor, What};
@@ -50,6 +50,9 @@ pub(crate) async fn run(args: &ClusterArgs, output: &mut Output) -> Outcome {
     // Nobody takes them any more, so nobody may wait for it.
     drop(events);
     supervisor.stop().await;
+    if outcome.is_ok() {
+        screen.line(|| json!({ "stopped": true }), || "stopped".to_owned());
+    }
     outcome
 }
 
@@ -81,8 +84,8 @@ async fn attend(
             ready = &mut ready => break ready?,
             event = events.recv() => match event {
                 Some(event) => {
-                    tell(&event, screen);
                     refuse_start(&event)?;
+                    tell(&event, screen);
                 }
                 None => return Err(nobody_left()),
             },
@@ -140,33 +143,6 @@ fn refuse_start(event: &Event) -> Result<(), Failure> {
 
 fn nobody_left() -> Failure {
     Failure::stopped("all nodes have ended; their logs in node-<i>/log say why")
-}
-
-/// Prints that the cluster takes writes, and what to do with it.
-fn announce(ready: &Ready, prepared: &Prepared, screen: &mut Screen<'_>) {
-    let (leader, endpoints) = (ready.leader, ready.endpoints.join(","));
-    let is_durable = prepared.is_durable;
-    let durability = if is_durable { "" } else { ", not durable" };
-    let object = json!({
-        "ready": { "leader": leader, "endpoints": ready.endpoints, "durable": is_durable },
-    });
-    screen.line(
-        || object,
-        || {
-            let hint = hint(&prepared.layout.client_config);
-            format!("ready: leader node {leader}, endpoints {endpoints}{durability}\n{hint}")
-        },
-    );
-}
-
-fn hint(client_config: &Path) -> String {
-    let by_default = Path::new("./flotilla-data/client.toml");
-    let option = if client_config == by_default {
-        String::new()
-    } else {
-        format!(" -c {}", client_config.display())
-    };
-    format!("in another terminal: flotilla put{option} hello world")
 }
 
 fn tell(event: &Event, screen: &mut Screen<'_>) {

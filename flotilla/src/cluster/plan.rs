@@ -1,9 +1,10 @@
-//! Which cluster to run: the one that is in the directory, or a new one. What is asked for must agree
-//! with what is there.
+//! Which cluster to run: the one that is in the directory, or a new one. What is asked for must
+//! agree with what is there.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
+use kv_service::config::StorageKind;
 use kv_service::init::{ClusterLayout, ClusterPlan, load, load_or_make};
 
 use crate::cli::ClusterArgs;
@@ -65,6 +66,12 @@ fn plan(args: &ClusterArgs, found: Option<&ClusterLayout>) -> Result<ClusterPlan
         (None, Some(node)) => node.storage,
         (None, None) => plan.storage,
     };
+    if plan.storage == StorageKind::Rocksdb && !cfg!(feature = "rocksdb") {
+        return Err(Failure::usage(
+            "storage rocksdb is not in this program: build it with `--features rocksdb`, or choose \
+             storage file",
+        ));
+    }
     plan.transport = args.transport.into();
     Ok(plan)
 }

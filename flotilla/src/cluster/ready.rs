@@ -42,8 +42,8 @@ pub(crate) async fn wait_until_ready(config: &Path) -> Result<Ready, Failure> {
     })
 }
 
-/// Waits until a linearizable read succeeds and says who leads. A leader answers one only after it has
-/// committed an entry of its own term, so it can commit writes as well.
+/// Waits until a linearizable read succeeds and says who leads. A leader answers one only after it
+/// has committed an entry of its own term, so it can commit writes as well.
 ///
 /// # Errors
 /// When asking makes no sense, for example because the client was closed.

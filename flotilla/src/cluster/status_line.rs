@@ -1,5 +1,5 @@
-//! What `cluster` prints while it runs: events as lines of their own, and how the cluster is, on one
-//! line that is kept up to date on a terminal and repeated every few seconds elsewhere.
+//! What `cluster` prints while it runs: events as lines of their own, and how the cluster is, on
+//! one line that is kept up to date on a terminal and repeated every few seconds elsewhere.
 
 use std::io;
 use std::time::{Duration, Instant};

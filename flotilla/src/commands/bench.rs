@@ -1,12 +1,12 @@
-//! `flotilla bench`: a closed loop. Every client sends its next operation when the last is answered,
-//! so the load is what the cluster takes, and latencies are those under that load.
+//! `flotilla bench`: a closed loop. Every client sends its next operation when the last is
+//! answered, so the load is what the cluster takes, and latencies are those under that load.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use hdrhistogram::Histogram;
-use kv_api::limits::check_value;
+use kv_client::limits::check_value;
 use kv_client::{ClientError, KvClient};
 use serde_json::json;
 use tokio::task::JoinSet;

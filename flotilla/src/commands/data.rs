@@ -5,9 +5,9 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 
 use bytes::Bytes;
-use kv_api::limits::{VALUE_BYTES_MAX, check_key, check_value};
-use kv_api::{Expect, KeyValue, Written};
+use kv_client::limits::{VALUE_BYTES_MAX, check_key, check_value};
 use kv_client::{CasOutcome, ClientConfig, ClientError, KvClient};
+use kv_client::{Expect, KeyValue, Written};
 use serde_json::{Map, Value, json};
 
 use crate::cli::{CasArgs, ClientArgs, CompactArgs, DeleteArgs, GetArgs, PutArgs};

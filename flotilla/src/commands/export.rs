@@ -1,11 +1,11 @@
-//! `flotilla export`: every key of one revision as a file. How files are written is in `tree`, which
-//! keys can be files in `key_path`.
+//! `flotilla export`: every key of one revision as a file. How files are written is in `tree`,
+//! which keys can be files in `key_path`.
 
 use std::os::unix::ffi::OsStrExt;
 use std::time::Instant;
 
 use bytes::Bytes;
-use kv_api::KeyValue;
+use kv_client::KeyValue;
 use kv_client::ScanRange;
 use serde_json::json;
 

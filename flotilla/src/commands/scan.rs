@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use bytes::Bytes;
-use kv_api::KeyValue;
+use kv_client::KeyValue;
 use kv_client::ScanRange;
 
 use crate::cli::ScanArgs;

@@ -1,7 +1,7 @@
 //! `flotilla status`: how every node is, also while there is no leader.
 
-use kv_api::NodeStatus;
 use kv_client::NodeReport;
+use kv_client::NodeStatus;
 use serde_json::{Value, json};
 
 use crate::cli::StatusArgs;
@@ -37,8 +37,8 @@ fn statuses(reports: &[NodeReport]) -> impl Iterator<Item = &NodeStatus> {
     reports.iter().filter_map(|report| report.status.as_ref())
 }
 
-/// Who leads: of those who say that they do, the one in the newest term. An older one is cut off and
-/// does not know yet.
+/// Who leads: of those who say that they do, the one in the newest term. An older one is cut off
+/// and does not know yet.
 pub(crate) fn leader(reports: &[NodeReport]) -> Option<u64> {
     statuses(reports)
         .filter(|status| status.role == "leader")

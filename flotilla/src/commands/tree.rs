@@ -52,8 +52,8 @@ impl Tree {
     /// Writes a file, and makes the folders that lead to it.
     ///
     /// # Errors
-    /// [`TreeError::InTheWay`] where a file stands for a folder or the other way round, or a link for
-    /// either; [`TreeError::Io`] for everything else.
+    /// [`TreeError::InTheWay`] where a file stands for a folder or the other way round, or a link
+    /// for either; [`TreeError::Io`] for everything else.
     pub(crate) fn write(&mut self, components: &[&OsStr], content: &[u8]) -> Result<(), TreeError> {
         let Some((name, folders)) = components.split_last() else {
             return Err(TreeError::InTheWay("it has no file name"));
@@ -85,8 +85,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Opens the folders of a path. They are kept in `open` as far as there is room; returned is the
-    /// innermost where it is not among them.
+    /// Opens the folders of a path. They are kept in `open` as far as there is room; returned is
+    /// the innermost where it is not among them.
     fn enter(&mut self, folders: &[&OsStr]) -> Result<Option<OwnedFd>, TreeError> {
         let common = self
             .open

@@ -1,8 +1,9 @@
-//! `flotilla demo`: a throw-away cluster of real processes (`stage`), clients that write down what they
-//! do and are told (`workload`, `journal`), a leader that is killed again and again, and the judges of
-//! what was written down (`verdict`).
+//! `flotilla demo`: a throw-away cluster of real processes (`stage`), clients that write down what
+//! they do and are told (`workload`, `journal`), a leader that is killed again and again, and the
+//! judges of what was written down (`verdict`).
 
 mod journal;
+mod narrator;
 mod stage;
 mod verdict;
 mod workload;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use self::journal::Journal;
+use self::narrator::Narrator;
 use self::stage::Stage;
 use self::verdict::Verdict;
 use self::workload::Workload;
@@ -30,9 +32,7 @@ const CALM: Duration = Duration::from_secs(2);
 /// When the cluster cannot be started or does not recover.
 pub(crate) async fn run(args: &DemoArgs, output: &mut Output) -> Outcome {
     let mut signals = EndSignals::register()?;
-    let narrator = Narrator {
-        quiet: output.is_json(),
-    };
+    let narrator = Narrator::new(output.is_json());
     let stage = Stage::start(&narrator).await?;
     let played = tokio::select! {
         played = play(&stage, args.failovers, &narrator) => played,
@@ -54,20 +54,6 @@ pub(crate) async fn run(args: &DemoArgs, output: &mut Output) -> Outcome {
         return Ok(Exit::Done);
     }
     Err(keep_evidence(&verdict, dir))
-}
-
-/// Tells what goes on, to people.
-pub(crate) struct Narrator {
-    quiet: bool,
-}
-
-impl Narrator {
-    /// Says a line.
-    pub(crate) fn say(&self, line: &str) {
-        if !self.quiet {
-            eprintln!("{line}");
-        }
-    }
 }
 
 /// Runs the clients and the fail-overs. What comes out is the whole history, with a last look at

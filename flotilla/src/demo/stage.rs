@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::Narrator;
+use super::narrator::Narrator;
 use crate::cluster::node_commands;
 use crate::cluster::ready::wait_for_leader;
 use crate::cluster::supervisor::Supervisor;
@@ -19,9 +19,15 @@ use crate::exit::{Exit, Failure};
 /// Nodes of the cluster.
 const NODES: usize = 3;
 
-/// How long the cluster may take for anything before the demo gives up: many times what it takes, on
-/// any machine.
+/// How long the cluster may take for anything before the demo gives up: many times what it takes,
+/// on any machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where ports are looked for.
+const PORTS: std::ops::Range<u16> = 10_000..30_000;
+
+/// Between the ports of processes that were started one after the other.
+const NODES_STRIDE: u32 = 8;
 
 /// The pause between two looks at something that is waited for.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -137,12 +143,18 @@ pub(super) async fn within<T>(what: &str, awaited: impl Future<Output = T>) -> R
     })
 }
 
-/// Ports that were free a moment ago.
+/// Ports that were free a moment ago. The system does not hand them out by itself, so that a client's
+/// socket cannot take the place of a node that was killed.
 fn free_ports() -> std::io::Result<Vec<u16>> {
-    // All are held until all are found, or one would be found twice.
-    let sockets: Vec<UdpSocket> = (0..NODES)
-        .map(|_| UdpSocket::bind("127.0.0.1:0"))
-        .collect::<Result<_, _>>()?;
-    let port = |socket: &UdpSocket| Ok(socket.local_addr()?.port());
-    sockets.iter().map(port).collect()
+    let count = u32::from(PORTS.end - PORTS.start);
+    // Demos that run at the same time begin at different places.
+    let first = std::process::id().wrapping_mul(NODES_STRIDE) % count;
+    let in_turn = (0..count).filter_map(|step| u16::try_from((first + step) % count).ok());
+    let is_free = |port: &u16| UdpSocket::bind(("127.0.0.1", *port)).is_ok();
+    let found = in_turn.map(|offset| PORTS.start + offset).filter(is_free);
+    let found: Vec<u16> = found.take(NODES).collect();
+    if found.len() == NODES {
+        return Ok(found);
+    }
+    Err(std::io::Error::other("there are no free UDP ports"))
 }

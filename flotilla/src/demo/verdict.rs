@@ -1,5 +1,5 @@
-//! What the demo comes to, by two judges that know nothing of each other: the order of the replicated
-//! log, and a search that sees only what clients saw.
+//! What the demo comes to, by two judges that know nothing of each other: the order of the
+//! replicated log, and a search that sees only what clients saw.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! The clients of the demo. Each has a connection and a session of its own, does one thing after the
-//! other, and writes down what it does before it does it.
+//! The clients of the demo. Each has a connection and a session of its own, does one thing after
+//! the other, and writes down what it does before it does it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,8 +27,8 @@ const CLIENTS: u64 = 6;
 /// Keys that all clients change at the same time.
 const SHARED_KEYS: u64 = 4;
 
-/// Operations of a client after which the shared keys are left for new ones: short histories of many
-/// keys are judged faster than long ones of few.
+/// Operations of a client after which the shared keys are left for new ones: short histories of
+/// many keys are judged faster than long ones of few.
 const OPERATIONS_PER_KEYS: u64 = 250;
 
 /// Where the keys are that are written once.
@@ -229,8 +229,8 @@ impl Todo {
     }
 }
 
-/// Does one thing and writes it down. Returns the version that the key is known to have then, 0 where
-/// it is absent.
+/// Does one thing and writes it down. Returns the version that the key is known to have then, 0
+/// where it is absent.
 async fn operate(
     client: &KvClient,
     journal: &SharedJournal,
@@ -317,7 +317,8 @@ fn shared_key(generation: u64, number: u64) -> Bytes {
     Bytes::from(format!("shared/{generation:04}/{number}"))
 }
 
-/// A client that panicked while it wrote something down ends the demo, so what it left does no harm.
+/// A client that panicked while it wrote something down ends the demo, so what it left does no
+/// harm.
 fn lock(journal: &SharedJournal) -> MutexGuard<'_, Journal> {
     journal.lock().unwrap_or_else(PoisonError::into_inner)
 }

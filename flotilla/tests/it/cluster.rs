@@ -25,6 +25,7 @@ fn a_cluster_says_it_is_ready_and_keeps_its_data() {
     cluster.run(["put", "kept", "yes"]).expect(0);
     let pids: Vec<i32> = (1..=3).map(|id| cluster.node_pid(id)).collect();
     assert_eq!(cluster.terminate().code(), Some(0));
+    cluster.read_until("stopped");
     assert!(!pids.into_iter().any(is_alive));
     assert!(!at.join("node-1/pid").exists());
     // Nothing needs to be said again, and nothing else may be said.
@@ -122,9 +123,39 @@ fn a_port_that_is_taken_is_told_and_nothing_is_left_running() {
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert!(stderr.contains(&(base + 2).to_string()), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(!stdout.contains("ready"), "{stdout}");
     for id in 1..=3 {
         assert!(!at.join(format!("node-{id}/pid")).exists());
     }
     drop(taken);
     drop(Cluster::start_in(&at, &[]));
+}
+
+#[test]
+fn a_node_without_a_disk_is_never_started_again() {
+    let mut cluster = Cluster::start(&["--storage", "memory"]);
+    let ready = cluster.ready.last().expect("lines");
+    assert!(ready.ends_with(", not durable"), "{ready}");
+    cluster.run(["put", "k", "v"]).expect(0);
+    cluster.signal_node(3, Signal::KILL);
+    cluster.read_until("node 3 was ended by signal 9; it is not started again");
+    cluster.run(["put", "k", "w"]).expect(0);
+    // The next run knows nothing of this one.
+    assert_eq!(cluster.terminate().code(), Some(0));
+    let again = Cluster::start_in(&cluster.dir.clone(), &[]);
+    again.run(["get", "k"]).expect_error(1);
+}
+
+#[cfg(not(feature = "rocksdb"))]
+#[test]
+fn storage_that_is_not_built_in_is_refused_before_anything_is_made() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let at = dir.path().join("cluster");
+    let output = command(["cluster", "--storage", "rocksdb", "--dir"])
+        .arg(&at)
+        .output()
+        .expect("the program starts");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(!at.join("client.toml").exists());
 }

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::process::Stdio;
 
-use crate::program::Cluster;
+use rustix::process::Signal;
+
+use crate::program::{Cluster, wait_until};
 
 /// The files below a folder: paths and contents.
 fn files(root: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
@@ -87,6 +90,58 @@ fn a_folder_comes_back_as_it_was() {
     let words = cluster.run(export).expect(0);
     assert!(words.starts_with(&format!("exported {} keys, {bytes} bytes", expected.len())));
     assert_eq!(files(&target), expected);
+}
+
+#[test]
+fn an_import_goes_on_through_a_fail_over() {
+    let cluster = Cluster::start(&[]);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (source, target) = (dir.path().join("source"), dir.path().join("target"));
+    for number in 0..6000_u32 {
+        let name = format!("{}/{number}", number % 100);
+        write(&source, name.as_bytes(), &number.to_be_bytes().repeat(500));
+    }
+    let mut import = cluster
+        .command(["import".as_ref(), source.as_os_str()])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    wait_until("the first key", || cluster.run(["get", "0/0"]).code == 0);
+    let status = cluster.run(["status", "--json"]).json();
+    cluster.signal_node(status["leader"].as_u64().expect("a leader"), Signal::KILL);
+    assert_eq!(import.wait().expect("it ends").code(), Some(0));
+    cluster
+        .run(["export".as_ref(), target.as_os_str()])
+        .expect(0);
+    assert_eq!(files(&target), files(&source));
+}
+
+#[test]
+fn a_put_without_an_answer_is_put_again() {
+    let cluster = Cluster::start(&[]);
+    let config = cluster.dir.join("client.toml");
+    let text = std::fs::read_to_string(&config).expect("made");
+    std::fs::write(&config, format!("request_timeout_ms = 500\n{text}")).expect("written");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    for number in 0..6000_u32 {
+        write(dir.path(), number.to_string().as_bytes(), &[0; 2000]);
+    }
+    let mut import = cluster
+        .command(["import".as_ref(), dir.path().as_os_str()])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    wait_until("the first key", || cluster.run(["get", "0"]).code == 0);
+    let signal_all = |signal| (1..=3).for_each(|id| cluster.signal_node(id, signal));
+    signal_all(Signal::STOP);
+    // Longer than any put of the import waits for its answer.
+    for _ in 0..3 {
+        cluster.run(["get", "0"]).expect_error(3);
+    }
+    signal_all(Signal::CONT);
+    assert_eq!(import.wait().expect("it ends").code(), Some(0));
+    let keys = cluster.run(["scan", "--keys-only"]).expect(0);
+    assert_eq!(keys.lines().count(), 6000);
 }
 
 #[test]

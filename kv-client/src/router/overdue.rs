@@ -63,31 +63,31 @@ impl Router {
 
     /// Why a call is late, for the error message.
     fn lateness(&self, id: u64, now: Instant) -> String {
-        let waited = self.calls.get(&id).map_or(now, |call| call.since);
-        let waited = now.duration_since(waited).as_millis();
+        let call = self.calls.get(&id);
+        let waited = call.map_or(Duration::ZERO, |call| now.duration_since(call.since));
+        let last = call.and_then(|call| call.last_answer.as_deref());
+        let situation = self.situation_after(last);
+        format!("no answer within {} ms; {situation}", waited.as_millis())
+    }
+
+    /// What stands in the way of calls, for error messages.
+    pub(crate) fn situation(&self) -> String {
+        self.situation_after(None)
+    }
+
+    fn situation_after(&self, last_answer: Option<&str>) -> String {
         let (connected, known) = (self.endpoints.connected(), self.endpoints.len());
         let leader = match self.leadership.current() {
             Some(leader) => format!("node {} leads", leader.id),
             None => "no leader is known".to_owned(),
         };
-        let call = self.calls.get(&id);
-        let last = call.and_then(|call| call.last_answer.as_deref());
         let problem = || {
-            self.endpoints
-                .iter()
-                .find_map(|node| node.problem.as_deref())
+            let mut nodes = self.endpoints.iter();
+            nodes.find_map(|node| node.problem.as_deref())
         };
-        let last = match last.or_else(problem) {
-            Some(last) => format!("; last: {last}"),
-            None => String::new(),
-        };
-        format!(
-            "no answer within {waited} ms; {connected} of {known} nodes connected, {leader}{last}"
-        )
-    }
-
-    /// Why nothing could be done before a call even had its place, for the error message.
-    pub(crate) fn situation(&self, now: Instant) -> String {
-        self.lateness(0, now)
+        match last_answer.or_else(problem) {
+            Some(last) => format!("{connected} of {known} nodes connected, {leader}; last: {last}"),
+            None => format!("{connected} of {known} nodes connected, {leader}"),
+        }
     }
 }

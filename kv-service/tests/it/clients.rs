@@ -8,9 +8,9 @@ use kv_api::limits::{
 };
 use kv_api::{Outcome, Request, RequestBody};
 use kv_service::REQUEST_FRAME;
-use quic_link::{Identity, Protocol, Role};
+use quic_link::Protocol;
 
-use crate::support::{Cluster, client_endpoint, put, query, soon, written};
+use crate::support::{Cluster, client_endpoint, eventually, put, query, soon, written};
 
 /// What every test here ends with: nobody else noticed.
 async fn assert_unharmed(cluster: &Cluster) {
@@ -143,7 +143,8 @@ async fn more_requests_than_may_be_outstanding_are_all_answered() {
     assert_eq!(end, None);
 }
 
-/// The answers are far more than windows and budgets hold together, so the node has to stop reading.
+/// The answers are far more than windows and budgets hold together, so the node has to stop
+/// reading.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_takes_no_answers_holds_up_only_itself() {
     let cluster = one_node().await;
@@ -167,10 +168,7 @@ async fn a_client_that_takes_no_answers_holds_up_only_itself() {
 async fn a_certificate_of_another_cluster_is_refused() {
     let (cluster, stranger) = (one_node().await, Cluster::made(1));
     let endpoint = client_endpoint(&stranger.layout.dir);
-    let node = Identity {
-        cluster: cluster.layout.cluster.0,
-        role: Role::Node(1),
-    };
+    let node = cluster.identity(1);
     let address = cluster.config(1).listen;
     let error = endpoint
         .connect(address, &node, Protocol::Client)
@@ -184,10 +182,7 @@ async fn a_certificate_of_another_cluster_is_refused() {
 async fn a_client_may_not_speak_as_a_peer() {
     let cluster = one_node().await;
     let endpoint = client_endpoint(&cluster.layout.dir);
-    let node = Identity {
-        cluster: cluster.layout.cluster.0,
-        role: Role::Node(1),
-    };
+    let node = cluster.identity(1);
     let address = cluster.config(1).listen;
     endpoint
         .connect(address, &node, Protocol::Peer)
@@ -204,18 +199,26 @@ async fn connections_are_bounded() {
     let mut kept = (cluster.client(1).await, cluster.client(1).await);
     kept.0.request(RequestBody::Status).await;
     kept.1.request(RequestBody::Status).await;
-    let third = cluster.client(1).await;
-    let why = soon("the third is refused", third.link.closed()).await;
+    let why = match cluster.dial(1).await {
+        Ok((_endpoint, link)) => soon("the third is refused", link.closed()).await,
+        Err(error) => error.to_string(),
+    };
     assert!(why.contains("connections_max of 2"), "{why}");
     kept.0.request(RequestBody::Status).await;
     // A place is free again once a client has left.
     kept.1.link.close(0, "done");
-    crate::support::eventually("a place is free", async || {
-        let mut client = cluster.client(1).await;
-        client.queue(RequestBody::Status);
-        client.writer.flush().await.ok()?;
-        let read = client.reader.read(FRAME_BYTES_MAX).await;
-        read.ok().flatten().map(drop)
+    eventually("a place is free", async || {
+        let (_endpoint, link) = cluster.dial(1).await.ok()?;
+        let (mut writer, mut reader) = link.open_bi().await.ok()?;
+        let request = Request {
+            id: 1,
+            body: RequestBody::Status,
+        };
+        writer
+            .queue(REQUEST_FRAME, [kv_api::encode(&request).into()])
+            .ok()?;
+        writer.flush().await.ok()?;
+        reader.read(FRAME_BYTES_MAX).await.ok()?
     })
     .await;
 }

@@ -1,5 +1,5 @@
-//! Goal: a wrong `node.toml` is told precisely, and what the manual shows is what the program reads.
-//! Method: one file that is right, and a table of single changes to it.
+//! Goal: a wrong `node.toml` is told precisely, and what the manual shows is what the program
+//! reads. Method: one file that is right, and a table of single changes to it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -111,119 +111,121 @@ fn every_key_that_is_known_is_in_the_manual() {
     }
 }
 
+/// What to replace in the example, by what, and two parts of the error.
+const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
+    (
+        "cluster = \"0011",
+        "cluster = \"zz11",
+        "cluster is zz11",
+        "32 hexadecimal digits",
+    ),
+    (
+        "\nid = 1\nlisten",
+        "\nid = 7\nlisten",
+        "id is 7",
+        "[[members]]",
+    ),
+    ("\nid = 1\nlisten", "\nid = -1\nlisten", "`-1`", "u64"),
+    ("\nid = 1\nlisten", "\nid = \"a\"\nlisten", "\"a\"", "u64"),
+    ("\nid = 1\nlisten", "\nlisten", "missing field", "id"),
+    (
+        "0.0.0.0:7400",
+        "localhost:7400",
+        "listen is localhost:7400",
+        "an IP address and a port",
+    ),
+    (
+        "advertise = \"db1.example.org:7400\"",
+        "advertise = \"db1\"",
+        "advertise is \"db1\"",
+        "port",
+    ),
+    (
+        "advertise = \"db1.example.org:7400\"",
+        "advertise = \"db9.example.org:7400\"",
+        "advertise is db9.example.org:7400",
+        "db1.example.org:7400",
+    ),
+    (
+        "storage = \"file\"",
+        "storage = \"tape\"",
+        "`tape`",
+        "`rocksdb`",
+    ),
+    (
+        "state = \"memory\"",
+        "state = \"tape\"",
+        "`tape`",
+        "`memory`",
+    ),
+    (
+        "transport = \"quic\"",
+        "transport = \"tcp\"",
+        "`tcp`",
+        "`quic`",
+    ),
+    ("preset = \"lan\"", "preset = \"moon\"", "`moon`", "`wan`"),
+    (
+        "tick_ms = 10",
+        "tick_ms = 0",
+        "timing.tick_ms is 0",
+        "at least 1",
+    ),
+    (
+        "election_ticks_min = 20",
+        "election_ticks_min = 9",
+        "timing.election_ticks_min is 9",
+        "twice",
+    ),
+    (
+        "election_ticks_max = 40",
+        "election_ticks_max = 20",
+        "timing.election_ticks_max is 20",
+        "above",
+    ),
+    (
+        "append_bytes_max = 1048576",
+        "append_bytes_max = 1",
+        "limits.append_bytes_max is 1",
+        "at least 4096",
+    ),
+    (
+        "append_bytes_max = 1048576",
+        "append_bytes_max = 67108865",
+        "limits.append_bytes_max is 67108865",
+        "to 67108864",
+    ),
+    (
+        "uncommitted_bytes_max = 67108864",
+        "uncommitted_bytes_max = 4096",
+        "limits.uncommitted_bytes_max is 4096",
+        "proposal_bytes_max",
+    ),
+    (
+        "connections_max = 1024",
+        "connections_max = 0",
+        "limits.connections_max is 0",
+        "1",
+    ),
+    (
+        "connection_bytes_max = 67108864",
+        "connection_bytes_max = 1000",
+        "limits.connection_bytes_max is 1000",
+        "2106368",
+    ),
+    ("\nid = 2\n", "\nid = 1\n", "members.id is 1", "listed once"),
+    ("\nid = 2\n", "\nid = 0\n", "members.id is 0", "at least 1"),
+    (
+        "db2.example.org:7400",
+        "db2.example.org:0",
+        "db2.example.org:0",
+        "a port from 1",
+    ),
+];
+
 #[test]
 fn a_value_that_cannot_work_is_told_with_key_value_and_rule() {
-    let table = [
-        (
-            "cluster = \"0011",
-            "cluster = \"zz11",
-            "cluster is zz11",
-            "32 hexadecimal digits",
-        ),
-        (
-            "\nid = 1\nlisten",
-            "\nid = 7\nlisten",
-            "id is 7",
-            "[[members]]",
-        ),
-        ("\nid = 1\nlisten", "\nid = -1\nlisten", "`-1`", "u64"),
-        ("\nid = 1\nlisten", "\nid = \"a\"\nlisten", "\"a\"", "u64"),
-        ("\nid = 1\nlisten", "\nlisten", "missing field", "id"),
-        (
-            "0.0.0.0:7400",
-            "localhost:7400",
-            "listen is localhost:7400",
-            "an IP address and a port",
-        ),
-        (
-            "advertise = \"db1.example.org:7400\"",
-            "advertise = \"db1\"",
-            "advertise is \"db1\"",
-            "port",
-        ),
-        (
-            "advertise = \"db1.example.org:7400\"",
-            "advertise = \"db9.example.org:7400\"",
-            "advertise is db9.example.org:7400",
-            "db1.example.org:7400",
-        ),
-        (
-            "storage = \"file\"",
-            "storage = \"tape\"",
-            "`tape`",
-            "`rocksdb`",
-        ),
-        (
-            "state = \"memory\"",
-            "state = \"tape\"",
-            "`tape`",
-            "`memory`",
-        ),
-        (
-            "transport = \"quic\"",
-            "transport = \"tcp\"",
-            "`tcp`",
-            "`quic`",
-        ),
-        ("preset = \"lan\"", "preset = \"moon\"", "`moon`", "`wan`"),
-        (
-            "tick_ms = 10",
-            "tick_ms = 0",
-            "timing.tick_ms is 0",
-            "at least 1",
-        ),
-        (
-            "election_ticks_min = 20",
-            "election_ticks_min = 9",
-            "timing.election_ticks_min is 9",
-            "twice",
-        ),
-        (
-            "election_ticks_max = 40",
-            "election_ticks_max = 20",
-            "timing.election_ticks_max is 20",
-            "above",
-        ),
-        (
-            "append_bytes_max = 1048576",
-            "append_bytes_max = 1",
-            "limits.append_bytes_max is 1",
-            "at least 4096",
-        ),
-        (
-            "append_bytes_max = 1048576",
-            "append_bytes_max = 67108865",
-            "limits.append_bytes_max is 67108865",
-            "to 67108864",
-        ),
-        (
-            "uncommitted_bytes_max = 67108864",
-            "uncommitted_bytes_max = 4096",
-            "limits.uncommitted_bytes_max is 4096",
-            "proposal_bytes_max",
-        ),
-        (
-            "connections_max = 1024",
-            "connections_max = 0",
-            "limits.connections_max is 0",
-            "1",
-        ),
-        (
-            "connection_bytes_max = 67108864",
-            "connection_bytes_max = 1000",
-            "limits.connection_bytes_max is 1000",
-            "2106368",
-        ),
-        ("\nid = 2\n", "\nid = 1\n", "members.id is 1", "listed once"),
-        ("\nid = 2\n", "\nid = 0\n", "members.id is 0", "at least 1"),
-        (
-            "db2.example.org:7400",
-            "db2.example.org:0",
-            "db2.example.org:0",
-            "a port from 1",
-        ),
-    ];
-    for (from, to, what, rule) in table {
+    for (from, to, what, rule) in WRONG_VALUES {
         let text = manual_example().replacen(from, to, 1);
         assert_ne!(text, manual_example(), "{from} is not in the example");
         let error = parse(&text).unwrap_err();

@@ -1,5 +1,6 @@
 //! Goal: a data directory is used only by the node it was made for, by one process at a time, and
-//! never as if a lost disk had promised nothing. Method: format one, then break one thing at a time.
+//! never as if a lost disk had promised nothing. Method: format one, then break one thing at a
+//! time.
 
 use std::path::Path;
 

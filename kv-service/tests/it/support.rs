@@ -4,19 +4,20 @@
 use std::future::Future;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use kv_api::{
     Command, CommandReply, KeyValue, Notice, Outcome, Query, QueryReply, Request, RequestBody,
     Response, WriteOp,
 };
-use kv_service::compose::{Overrides, Server};
+use kv_service::compose::{Overrides, Server, StartError};
 use kv_service::config::{NodeConfig, StorageKind, TransportKind};
 use kv_service::init::{self, ClusterLayout, ClusterPlan, NodePlan};
 use kv_service::{REQUEST_FRAME, RESPONSE_FRAME};
 use quic_link::{
-    Credentials, Endpoint, EndpointOptions, FrameReader, FrameWriter, Identity, Link, LinkLimits,
-    Protocol, Role,
+    BindError, ConnectError, Credentials, Endpoint, EndpointOptions, FrameReader, FrameWriter,
+    Identity, Link, LinkLimits, Protocol, Role,
 };
 use raft_core::NodeId;
 
@@ -47,14 +48,19 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// UDP ports of the loopback interface that nobody uses. Found all at once, so that they differ.
+/// Ports that this process has given out.
+static PORTS_GIVEN: AtomicU16 = AtomicU16::new(0);
+
+/// UDP ports of the loopback interface that nobody uses, and that nobody gets by chance while a
+/// node is stopped: they are below those that the system gives to sockets without a port of their
+/// own.
 fn free_ports(count: usize) -> Vec<u16> {
-    let sockets: Vec<UdpSocket> = (0..count)
-        .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap())
-        .collect();
-    sockets
-        .iter()
-        .map(|socket| socket.local_addr().unwrap().port())
+    let first = 20_000 + (std::process::id() % 100) as u16 * 120;
+    let next = || first + PORTS_GIVEN.fetch_add(1, Ordering::Relaxed) % 120;
+    std::iter::repeat_with(next)
+        .take(240)
+        .filter(|port| UdpSocket::bind(("127.0.0.1", *port)).is_ok())
+        .take(count)
         .collect()
 }
 
@@ -123,8 +129,16 @@ impl Cluster {
     }
 
     pub(crate) async fn start(&mut self, id: u64) {
-        let server = Server::start(self.config(id), Overrides::default()).await;
-        self.servers[id as usize - 1] = Some(server.unwrap());
+        let server =
+            eventually(
+                "the address of the node is free again",
+                async || match Server::start(self.config(id), Overrides::default()).await {
+                    Err(StartError::Bind(BindError::InUse(_))) => None,
+                    result => Some(result.unwrap()),
+                },
+            )
+            .await;
+        self.servers[id as usize - 1] = Some(server);
     }
 
     pub(crate) async fn stop(&mut self, id: u64) {
@@ -145,8 +159,37 @@ impl Cluster {
     }
 
     pub(crate) async fn client(&self, id: u64) -> Client {
-        let config = self.config(id);
-        Client::connect(&self.layout, config.id.0, config.listen).await
+        let (endpoint, link) = eventually("a node takes the connection", async || {
+            self.dial(id).await.ok()
+        })
+        .await;
+        let (writer, reader) = soon("opening a stream", link.open_bi()).await.unwrap();
+        Client {
+            _endpoint: endpoint,
+            link,
+            writer,
+            reader,
+            notice: None,
+            next_id: 1,
+        }
+    }
+
+    /// A link that the node may close again at once.
+    pub(crate) async fn dial(&self, id: u64) -> Result<(Endpoint, Link), ConnectError> {
+        let endpoint = client_endpoint(&self.layout.dir);
+        let address = self.config(id).listen;
+        let link = endpoint
+            .connect(address, &self.identity(id), Protocol::Client)
+            .await?;
+        Ok((endpoint, link))
+    }
+
+    /// Whom a client of the node wants to talk to.
+    pub(crate) fn identity(&self, id: u64) -> Identity {
+        Identity {
+            cluster: self.layout.cluster.0,
+            role: Role::Node(id),
+        }
     }
 
     pub(crate) async fn client_of_leader(&self) -> Client {
@@ -182,30 +225,6 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    async fn connect(layout: &ClusterLayout, id: u64, address: SocketAddr) -> Self {
-        let endpoint = client_endpoint(&layout.dir);
-        let node = Identity {
-            cluster: layout.cluster.0,
-            role: Role::Node(id),
-        };
-        let link = eventually("a node takes the connection", async || {
-            endpoint
-                .connect(address, &node, Protocol::Client)
-                .await
-                .ok()
-        })
-        .await;
-        let (writer, reader) = soon("opening a stream", link.open_bi()).await.unwrap();
-        Self {
-            _endpoint: endpoint,
-            link,
-            writer,
-            reader,
-            notice: None,
-            next_id: 1,
-        }
-    }
-
     /// Queues a request and gives its id.
     pub(crate) fn queue(&mut self, body: RequestBody) -> u64 {
         let id = self.next_id;

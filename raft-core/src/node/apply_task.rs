@@ -23,8 +23,8 @@ use crate::types::Index;
 /// Items that may wait in the queue itself; more wait at the driver.
 pub(crate) const APPLY_QUEUE_ITEMS_MAX: usize = 1024;
 
-/// Encoded bytes of entries that are applied with one call, and that are read from the log at once. A
-/// single larger entry still goes alone. Small enough that queries do not wait long.
+/// Encoded bytes of entries that are applied with one call, and that are read from the log at once.
+/// A single larger entry still goes alone. Small enough that queries do not wait long.
 const PAGE_BYTES_MAX: usize = 1 << 20;
 
 /// Stale queries that are answered between two pages.
@@ -455,7 +455,10 @@ mod tests {
         let mut bench = bench(machine.clone(), Vec::new(), 0);
         let id = LogId::new(Term(1), Index(1));
         let noop = Entry::new(id, EntryKind::Noop, Bytes::new());
-        bench.items.try_send(apply(1, 1, vec![noop], vec![])).unwrap();
+        bench
+            .items
+            .try_send(apply(1, 1, vec![noop], vec![]))
+            .unwrap();
         for index in 2..=9 {
             let item = apply(index, index, vec![entry(1, index, 10)], vec![]);
             bench.items.try_send(item).unwrap();
@@ -527,7 +530,10 @@ mod tests {
         bench.items.try_send(item).unwrap();
         let ended = bench.task.await.unwrap();
         assert!(matches!(ended, Err(StopReason::StateMachine(_))));
-        assert!(answer.await.is_err(), "its client learns that the node stopped");
+        assert!(
+            answer.await.is_err(),
+            "its client learns that the node stopped"
+        );
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
-//! A named bound that many callers share. Whoever wants room takes a claim and holds it for as long as
-//! the room is used; nobody waits here.
+//! A named bound that many callers share. Whoever wants room takes a claim and holds it for as long
+//! as the room is used; nobody waits here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,6 +1,6 @@
-//! The loop: drain the inbox, step each input, take the effects once, and hand each field to its one
-//! executor. Decides nothing, and awaits nothing but its inbox and its clock: a slow disk, a slow
-//! state machine or a dead peer never holds up a heartbeat.
+//! The loop: drain the inbox, step each input, take the effects once, and hand each field to its
+//! one executor. Decides nothing, and awaits nothing but its inbox and its clock: a slow disk, a
+//! slow state machine or a dead peer never holds up a heartbeat.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -4,8 +4,8 @@ use crate::error::StorageError;
 use crate::protocol::{Load, Loaded, Persisted};
 use crate::types::{Index, NodeId};
 
-/// Events that may wait for the driver. The log task and the apply task wait when it is full, which is
-/// safe because the driver never waits for them; reports of lost messages are dropped.
+/// Events that may wait for the driver. The log task and the apply task wait when it is full, which
+/// is safe because the driver never waits for them; reports of lost messages are dropped.
 pub(crate) const EVENTS_MAX: usize = 1024;
 
 /// One thing that one of our tasks finished.

@@ -69,8 +69,8 @@ impl RaftHandle {
     /// back: the command may still be applied.
     ///
     /// # Errors
-    /// [`ProposeError`]: `NotLeader`, `TooLarge` and `Busy` were certainly not applied, `Unknown` and
-    /// `Stopped` may or may not be.
+    /// [`ProposeError`]: `NotLeader`, `TooLarge` and `Busy` were certainly not applied, `Unknown`
+    /// and `Stopped` may or may not be.
     pub async fn propose(&self, payload: Bytes) -> Result<Committed, ProposeError> {
         let links = &self.links;
         let (bytes, limit) = (payload.len(), links.proposal_bytes_max);
@@ -96,7 +96,8 @@ impl RaftHandle {
         }
     }
 
-    /// Asks the state machine. May wait as long as there is no quorum; the caller sets the deadline.
+    /// Asks the state machine. May wait as long as there is no quorum; the caller sets the
+    /// deadline.
     ///
     /// # Errors
     /// [`ReadError`]; a read changes nothing, so it can be tried again anywhere.

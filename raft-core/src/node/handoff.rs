@@ -1,5 +1,5 @@
-//! The driver's end of a bounded queue to one executor. The driver may not wait, so what does not fit
-//! stays here, in order, until the executor reports progress.
+//! The driver's end of a bounded queue to one executor. The driver may not wait, so what does not
+//! fit stays here, in order, until the executor reports progress.
 //!
 //! The backlog is bounded by what the protocol lets be under way: bytes that are uncommitted, in
 //! flight, or handed to the state machine.

@@ -1,6 +1,6 @@
 //! Owns the log store. Takes everything that is queued, makes it durable with one append, and only
-//! then lets the promises in it leave: that order is the durability of the whole system, and it is in
-//! one function below.
+//! then lets the promises in it leave: that order is the durability of the whole system, and it is
+//! in one function below.
 
 use std::sync::Arc;
 
@@ -156,7 +156,7 @@ mod tests {
     use crate::types::{HardState, Index, LogId, Term};
     use bytes::Bytes;
 
-    fn write(number: u64, indexes: std::ops::Range<u64>) -> Write {
+    fn write(number: u64, indexes: Range<u64>) -> Write {
         let entry = |i| {
             let id = LogId::new(Term(1), Index(i));
             Entry::new(id, EntryKind::Command, Bytes::from_static(b"x"))

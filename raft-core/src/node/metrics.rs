@@ -189,8 +189,8 @@ impl Metrics {
         }
     }
 
-    /// All counters, those of the protocol included. Each is read by itself, so two may be an instant
-    /// apart.
+    /// All counters, those of the protocol included. Each is read by itself, so two may be an
+    /// instant apart.
     pub(crate) fn snapshot(&self, counters: Counters) -> MetricsSnapshot {
         MetricsSnapshot {
             turns: self.turns.value(),

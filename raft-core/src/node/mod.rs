@@ -18,7 +18,7 @@
 //! ```
 //!
 //! Every arrow is a bounded queue with one consumer. The driver never waits for an executor; the
-//! executors may wait for the driver. Only this room starts tasks, and [`lifecycle`] ends them.
+//! executors may wait for the driver. Only this room starts tasks, and `lifecycle` ends them.
 
 mod apply_task;
 mod budget;
@@ -43,7 +43,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::config::{Config, ConfigError, Limits};
+use crate::config::{Config, ConfigError};
 use crate::error::StorageError;
 use crate::log_store::{LoadedLog, LogReader, LogStore};
 use crate::protocol::{Raft, RoleChange, Write};
@@ -100,9 +100,9 @@ pub enum StartError {
 }
 
 impl Node {
-    /// Loads the log and starts the tasks of one node on the current tokio runtime. The node goes on
-    /// until [`RaftHandle::shutdown`], until its last handle is dropped, or until one of its parts
-    /// fails.
+    /// Loads the log and starts the tasks of one node on the current tokio runtime. The node goes
+    /// on until [`RaftHandle::shutdown`], until its last handle is dropped, or until one of its
+    /// parts fails.
     ///
     /// # Errors
     /// When a setting cannot work, or log and state machine cannot be used.

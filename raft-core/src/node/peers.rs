@@ -1,5 +1,6 @@
-//! One outbox per peer and lane, and the task that empties it. A push never waits: what does not fit
-//! is dropped, because the protocol sends again and an old message is worth less than a new one.
+//! One outbox per peer and lane, and the task that empties it. A push never waits: what does not
+//! fit is dropped, because the protocol sends again and an old message is worth less than a new
+//! one.
 //!
 //! Two lanes, so that a heartbeat never waits behind entries: `control` and `bulk`
 //! ([`crate::Message::is_bulk`]).

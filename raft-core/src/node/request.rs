@@ -1,5 +1,5 @@
-//! What a handle sends to the node, and the waiter that travels with it until it is answered. A waiter
-//! that is dropped without an answer tells its client that the node stopped.
+//! What a handle sends to the node, and the waiter that travels with it until it is answered. A
+//! waiter that is dropped without an answer tells its client that the node stopped.
 
 use bytes::Bytes;
 use tokio::sync::oneshot;

@@ -30,8 +30,8 @@ impl Ticker {
     /// Whether a tick is due, and plans the next one.
     ///
     /// A tick that is late by a whole period means that this process stood still. What peers said
-    /// meanwhile may not have reached the inbox yet, so that tick is forgiven, and they get one more
-    /// period. Never twice in a row: a node that is always late must still see time pass.
+    /// meanwhile may not have reached the inbox yet, so that tick is forgiven, and they get one
+    /// more period. Never twice in a row: a node that is always late must still see time pass.
     pub(crate) fn take_due(&mut self, now: Instant) -> bool {
         if now < self.next {
             return false;

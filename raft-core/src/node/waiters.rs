@@ -1,6 +1,6 @@
-//! The driver's table of proposals without an answer: first by ticket, until the protocol says where
-//! each was appended, then by log id, until the apply task takes over. Bounded by the claims that
-//! every waiter holds.
+//! The driver's table of proposals without an answer: first by ticket, until the protocol says
+//! where each was appended, then by log id, until the apply task takes over. Bounded by the claims
+//! that every waiter holds.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,5 @@
-//! A node ends as a whole, with the first cause, with every waiter answered and nothing left behind.
+//! A node ends as a whole, with the first cause, with every waiter answered and nothing left
+//! behind.
 
 use std::time::Duration;
 

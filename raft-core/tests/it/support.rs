@@ -1,6 +1,7 @@
 //! Doubles of the three traits with faults that a test switches on, and a cluster made of them.
 //!
-//! Every double holds a token; when a node has stopped and the tokens are gone, nothing of it is left.
+//! Every double holds a token; when a node has stopped and the tokens are gone, nothing of it is
+//! left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -222,6 +223,8 @@ struct Wires {
     cut: BTreeSet<(NodeId, NodeId)>,
     /// Sends to these fail.
     unreachable: BTreeSet<NodeId>,
+    /// Appends that failed so, since the test last asked.
+    failed_appends: u64,
     /// Sends to these never return.
     hanging: BTreeSet<NodeId>,
     panic_receive: BTreeSet<NodeId>,
@@ -263,12 +266,28 @@ impl TestNetwork {
         wires.hanging.clear();
     }
 
+    /// Puts a message of nobody's transport into its addressee's inbox, as far as there is room.
+    pub(crate) fn inject(&self, envelope: Envelope) -> bool {
+        let inbox = self
+            .wires
+            .lock()
+            .unwrap()
+            .inboxes
+            .get(&envelope.to)
+            .cloned();
+        inbox.is_some_and(|inbox| inbox.try_send(envelope).is_ok())
+    }
+
     pub(crate) fn hang_sends_to(&self, id: u64) {
         self.wires.lock().unwrap().hanging.insert(NodeId(id));
     }
 
     pub(crate) fn fail_sends_to(&self, id: u64) {
         self.wires.lock().unwrap().unreachable.insert(NodeId(id));
+    }
+
+    pub(crate) fn take_failed_appends(&self) -> u64 {
+        std::mem::take(&mut self.wires.lock().unwrap().failed_appends)
     }
 
     pub(crate) fn panic_at(&self, id: u64) {
@@ -291,8 +310,9 @@ impl Transport for TestTransport {
             return Err(SendError::Closed);
         }
         let (inbox, is_cut, hangs) = {
-            let wires = self.wires.lock().unwrap();
+            let mut wires = self.wires.lock().unwrap();
             if wires.unreachable.contains(&to) {
+                wires.failed_appends += u64::from(envelope.message.is_bulk());
                 let why = "the test says so".to_owned();
                 return Err(SendError::Unreachable { to, why });
             }
@@ -367,12 +387,7 @@ impl Cluster {
     }
 
     pub(crate) async fn start_with(size: u64, limits: Limits) -> Self {
-        let mut cluster = Self {
-            network: TestNetwork::default(),
-            nodes: BTreeMap::new(),
-            limits,
-            size,
-        };
+        let mut cluster = Self::without_nodes(size, limits);
         for id in 1..=size {
             cluster.start_node(id, SharedDisk::default()).await;
         }
@@ -381,6 +396,16 @@ impl Cluster {
 
     fn config(&self, id: u64) -> Config {
         config(id, self.size, self.limits)
+    }
+
+    /// A cluster of `size` members of which none runs yet.
+    pub(crate) fn without_nodes(size: u64, limits: Limits) -> Self {
+        Self {
+            network: TestNetwork::default(),
+            nodes: BTreeMap::new(),
+            limits,
+            size,
+        }
     }
 
     pub(crate) async fn start_node(&mut self, id: u64, disk: SharedDisk) {

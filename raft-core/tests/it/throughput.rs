@@ -1,5 +1,5 @@
-//! A rough measure of the driver, for comparing two versions of it. Not a check, so ignored; run with
-//! `cargo test --release -p raft-core --test it -- --ignored --nocapture throughput`.
+//! A rough measure of the driver, for comparing two versions of it. Not a check, so ignored; run
+//! with `cargo test --release -p raft-core --test it -- --ignored --nocapture throughput`.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 //! The cases, one rule each.
 
-use raft_core::{AppendBatch, HardState, Index, StorageError};
+use raft_core::{AppendBatch, Entry, HardState, Index, StorageError};
 
 use super::Place;
 use super::model::{Checked, entries_behind, hard_state};
@@ -107,7 +107,7 @@ pub(super) async fn reads_take_as_many_as_fit_and_at_least_one(place: Place) {
     log.append_entries(1, &[0, 100, 0, 5000, 100, 100, 40_000, 1])
         .await;
     let reader = log.reader();
-    let lengths: Vec<usize> = log.entries.iter().map(|e| e.encoded_len()).collect();
+    let lengths: Vec<usize> = log.entries.iter().map(Entry::encoded_len).collect();
     let total: usize = lengths.iter().sum();
     for from in 1..=8_usize {
         for limit in [

@@ -23,7 +23,6 @@ pub(crate) struct Probe {
 
 #[derive(Debug, Default)]
 struct State {
-    base: Image,
     names: BTreeMap<PathBuf, usize>,
     files: usize,
     trace: Vec<Event>,
@@ -45,11 +44,10 @@ pub(crate) enum Event {
 
 impl Probe {
     /// A probe of a directory that holds these files, all of them durable.
-    pub(crate) fn of(base: Image) -> Self {
+    pub(crate) fn of(base: &Image) -> Self {
         let names: BTreeMap<_, _> = base.keys().cloned().zip(0..).collect();
         let state = State {
             files: names.len(),
-            base,
             names,
             ..State::default()
         };
@@ -118,7 +116,7 @@ impl State {
                 self.names.remove(&name(path));
                 Event::Remove(name(path))
             }
-            Note::SyncDir(_) => Event::SyncDir,
+            Note::SyncDir => Event::SyncDir,
         }
     }
 }

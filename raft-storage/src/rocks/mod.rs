@@ -15,7 +15,7 @@ use rocksdb::{
     DB, DBCompressionType, DBRecoveryMode, ErrorKind, Options, WriteBatch, WriteOptions,
 };
 
-use crate::batch_thread::{BatchThread, Poison};
+use crate::batch_thread::{BatchThread, BatchWriter, Outcome, Poison};
 use crate::errors::{damaged, foreign, io_error};
 use crate::files::create_dir_synced;
 use crate::hard_state::{decode_hard_state, encode_hard_state};
@@ -86,9 +86,8 @@ impl RocksLogStore {
         shared.check_owner(&owner)?;
         shared.durable = Mutex::new(shared.recover()?);
         let shared = Arc::new(shared);
-        let writer = Arc::clone(&shared);
-        let write = move |batch: &AppendBatch| writer.append(batch);
-        let thread = BatchThread::start("rocks-writer", Arc::clone(&shared.poison), write)
+        let writer = RocksWriter(Arc::clone(&shared));
+        let thread = BatchThread::start("rocks-writer", Arc::clone(&shared.poison), writer)
             .map_err(|error| io_error("start the writer of", dir, &error))?;
         Ok(Self { shared, thread })
     }
@@ -328,6 +327,15 @@ impl Shared {
             log_bytes: self.durable().log_bytes,
             disk_bytes: disk_bytes.into_iter().filter_map(property).sum(),
         }
+    }
+}
+
+/// The writing side of the database, which the thread owns.
+struct RocksWriter(Arc<Shared>);
+
+impl BatchWriter for RocksWriter {
+    fn append(&mut self, batch: &AppendBatch) -> Outcome {
+        self.0.append(batch)
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) struct ActiveSegment {
     written: u64,
     /// Up to here all is synced.
     synced: u64,
+    /// Whether a durable record says so.
+    witnessed: bool,
     staged: Vec<u8>,
 }
 
@@ -48,6 +50,7 @@ impl ActiveSegment {
             end: tail.offset,
             written: tail.offset,
             synced: tail.offset,
+            witnessed: tail.witnessed,
             staged: Vec::new(),
         })
     }
@@ -129,8 +132,20 @@ impl ActiveSegment {
         }
         self.file.sync()?;
         self.synced = self.end;
+        self.witnessed = false;
         // One huge batch should not be remembered as memory for good.
         self.staged.shrink_to(2 * STAGED_BYTES_MAX);
+        Ok(())
+    }
+
+    /// Writes a record that vouches for all before it, where there is room and none does so yet.
+    pub(super) fn witness(&mut self, last: LogId) -> Result<(), StorageError> {
+        if self.witnessed || !self.has_room(0) {
+            return Ok(());
+        }
+        self.stage(RecordKind::Witness, last, true, [&[], &[]])?;
+        self.sync()?;
+        self.witnessed = true;
         Ok(())
     }
 
@@ -227,6 +242,7 @@ impl SegmentFactory {
             end: HEADER_BYTES as u64,
             written: HEADER_BYTES as u64,
             synced: 0,
+            witnessed: false,
             staged: Vec::new(),
         };
         let hard_state = encode_hard_state(beginning.hard_state);
@@ -238,6 +254,7 @@ impl SegmentFactory {
             [&hard_state, &[]],
         )?;
         active.sync()?;
+        active.witnessed = true; // By the header page.
         self.disk.rename(&mut active.file, path)?;
         self.disk.sync_dir(&self.dir)?;
         self.shared.spare_bytes.store(0, Ordering::Relaxed);

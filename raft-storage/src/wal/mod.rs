@@ -225,17 +225,17 @@ impl Opening<'_> {
 
     fn start(self, active: ActiveSegment, lock: File) -> Result<WalLogStore, StorageError> {
         let (hard_state, last) = self.state();
-        let mut writer = Writer {
+        let writer = Writer {
             shared: Arc::clone(&self.shared),
             factory: self.factory,
             active,
             hard_state,
             last,
+            witness_after: self.options.witness_after,
             _lock: lock,
         };
         let poison = Arc::clone(&self.shared.poison);
-        let write = move |batch: &AppendBatch| writer.append(batch);
-        let thread = BatchThread::start("wal-writer", poison, write)
+        let thread = BatchThread::start("wal-writer", poison, writer)
             .map_err(|error| io_error("start the writer of", self.dir, &error))?;
         Ok(WalLogStore {
             shared: self.shared,

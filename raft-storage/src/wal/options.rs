@@ -21,6 +21,10 @@ pub struct WalOptions {
     /// made promises before opens with `false`: an empty directory is then a lost disk, not a
     /// beginning.
     pub create: bool,
+    /// How long after the last batch, and again when the store is dropped, a record is written that
+    /// vouches for it: 50 ms unless told. Before that, damage to the very last batch cannot be told
+    /// from a torn write and is cut. `None`: never, so that the next batch has to vouch.
+    pub witness_after: Option<Duration>,
     /// The files of tests, which fail on command.
     #[cfg(test)]
     pub(crate) disk: Disk,
@@ -45,7 +49,6 @@ impl WalOptions {
     }
 
     #[cfg(not(test))]
-    #[expect(clippy::unused_self, reason = "tests have files that fail on command")]
     pub(super) fn disk(&self) -> Disk {
         Disk::default()
     }
@@ -56,6 +59,7 @@ impl Default for WalOptions {
         Self {
             segment_bytes: 64 << 20,
             create: true,
+            witness_after: Some(Duration::from_millis(50)),
             #[cfg(test)]
             disk: Disk::default(),
         }

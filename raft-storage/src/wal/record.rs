@@ -23,7 +23,7 @@ pub(super) const GROUP: GroupId = GroupId(0);
 const FLAG_BATCH_END: u8 = 1;
 const GROUP_FIELD: std::ops::Range<usize> = 16..24;
 
-/// What a record is. 0 is never valid, so that zeros are not records; 5 is kept for a snapshot
+/// What a record is. 0 is never valid, so that zeros are not records; 6 is kept for a snapshot
 /// marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RecordKind {
@@ -35,6 +35,8 @@ pub(super) enum RecordKind {
     Truncate,
     /// The last record of a segment that is full.
     Seal,
+    /// Says nothing but what was synced before it.
+    Witness,
 }
 
 impl RecordKind {
@@ -44,6 +46,7 @@ impl RecordKind {
             Self::HardState => 2,
             Self::Truncate => 3,
             Self::Seal => 4,
+            Self::Witness => 5,
         }
     }
 
@@ -53,6 +56,7 @@ impl RecordKind {
             2 => Some(Self::HardState),
             3 => Some(Self::Truncate),
             4 => Some(Self::Seal),
+            5 => Some(Self::Witness),
             _ => None,
         }
     }
@@ -62,7 +66,7 @@ impl RecordKind {
         match self {
             Self::Entry => payload_bytes <= ENTRY_BYTES_MAX,
             Self::HardState => payload_bytes == HARD_STATE_BYTES,
-            Self::Truncate | Self::Seal => payload_bytes == 0,
+            Self::Truncate | Self::Seal | Self::Witness => payload_bytes == 0,
         }
     }
 }

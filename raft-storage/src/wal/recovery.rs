@@ -21,7 +21,7 @@ use crate::owner::WalOwner;
 /// Torn tails that are kept aside; older ones are removed.
 const TORN_COPIES_MAX: usize = 8;
 const TORN_PREFIX: &str = "torn-";
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A log as it was found.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ pub(super) struct Tail {
     pub(super) offset: u64,
     /// Where it is full already.
     pub(super) seal: Option<SealMark>,
+    /// Whether its last record vouches for all before it.
+    pub(super) witnessed: bool,
 }
 
 /// Bytes behind the last whole record that were provably or probably never synced.
@@ -115,6 +117,7 @@ struct Replay {
     hard_state: HardState,
     sequence: u64,
     seal: SealMark,
+    witnessed: bool,
     report: RecoveryReport,
     disk_bytes: u64,
 }
@@ -200,7 +203,7 @@ impl Replay {
                 return Err(format!("truncation at {} of a log up to {last}", id.index));
             }
             RecordKind::Truncate => self.index.truncate(id.index),
-            RecordKind::HardState | RecordKind::Seal if id != last => {
+            RecordKind::HardState | RecordKind::Seal | RecordKind::Witness if id != last => {
                 return Err(format!(
                     "a record behind {last} names {id} as the last entry"
                 ));
@@ -208,11 +211,12 @@ impl Replay {
             RecordKind::HardState => {
                 self.hard_state = decode_hard_state(record.prefix).ok_or("no hard state")?;
             }
-            RecordKind::Seal => {}
+            RecordKind::Seal | RecordKind::Witness => {}
         }
-        if kind != RecordKind::Seal {
+        if !matches!(kind, RecordKind::Seal | RecordKind::Witness) {
             self.report.unfinished_batch = !record.header.batch_end;
         }
+        self.witnessed = kind == RecordKind::Witness;
         self.report.records += 1;
         Ok(())
     }
@@ -236,6 +240,7 @@ impl Replay {
             file_bytes: opened.header.file_bytes,
             offset: 0,
             seal: None,
+            witnessed: self.witnessed,
         };
         let (offset, what) = match end {
             ScanEnd::Sealed { mark, end } => {

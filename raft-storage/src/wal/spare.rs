@@ -14,7 +14,7 @@ use crate::files::{Disk, DiskFile};
 /// The name of a spare file, which is not the name of a segment.
 pub(super) const SPARE_NAME: &str = "spare";
 
-const ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 /// Bytes between syncs, so that a spare never holds up the log's own sync with much dirty memory.
 const SYNC_EVERY_BYTES: u64 = 4 << 20;
 

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
 
 use raft_core::entry::ENTRY_HEADER_BYTES;
 use raft_core::{AppendBatch, Entry, HardState, Index, LogId, StorageError};
@@ -12,6 +13,7 @@ use super::active::{ActiveSegment, Beginning, SegmentFactory};
 use super::index::Placed;
 use super::record::RecordKind;
 use super::segment::SegmentRef;
+use crate::batch_thread::{BatchWriter, Outcome};
 use crate::hard_state::encode_hard_state;
 
 /// What the thread owns.
@@ -23,6 +25,7 @@ pub(super) struct Writer {
     /// The newest ones that were staged.
     pub(super) hard_state: HardState,
     pub(super) last: LogId,
+    pub(super) witness_after: Option<Duration>,
     /// Held as long as anything can be written.
     pub(super) _lock: File,
 }
@@ -35,9 +38,8 @@ struct Staged {
     entries: Vec<(Arc<SegmentRef>, Vec<Placed>)>,
 }
 
-impl Writer {
-    /// Makes one batch durable, then visible.
-    pub(super) fn append(&mut self, batch: &AppendBatch) -> Result<(), StorageError> {
+impl BatchWriter for Writer {
+    fn append(&mut self, batch: &AppendBatch) -> Outcome {
         // What is not there need not be dropped; recovery relies on a truncation naming an entry.
         let truncate_from = batch.truncate_from.filter(|from| *from <= self.last.index);
         let mut records_left = usize::from(batch.hard_state.is_some())
@@ -78,6 +80,16 @@ impl Writer {
         Ok(())
     }
 
+    fn idle(&mut self) -> Outcome {
+        self.active.witness(self.last)
+    }
+
+    fn idle_after(&self) -> Option<Duration> {
+        self.witness_after
+    }
+}
+
+impl Writer {
     fn stage_entry(
         &mut self,
         entry: &Entry,

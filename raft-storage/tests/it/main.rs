@@ -2,4 +2,6 @@
 
 mod conformance;
 mod golden;
+#[cfg(feature = "rocksdb")]
+mod rocks;
 mod wal;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quic_link::{CLOSE_NORMAL, FrameReader, FrameWriter, Link, Protocol};
 use raft_core::{Envelope, Incarnation, NodeId};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::hello::{HELLO_BYTES_MAX, Hello, HelloError, proved_node};
@@ -51,28 +52,37 @@ pub(super) async fn serve(shared: Arc<Shared>, link: Link) {
     }
 }
 
-async fn receive(shared: &Shared, link: &Link) -> End {
+async fn receive(shared: &Arc<Shared>, link: &Link) -> End {
     let greeted = timeout(shared.options.hello_deadline, greet(shared, link))
         .await
         .unwrap_or_else(|_elapsed| Err(End::Gone("no hello came".to_owned())));
-    let (sender, mut control) = match greeted {
+    let (sender, control) = match greeted {
         Ok(greeted) => greeted,
         Err(end) => return end,
     };
     count(&shared.counters.links_accepted);
-    let control_lane = read_lane(shared, sender, &mut control, CONTROL_FRAME_BYTES_MAX);
-    let bulk_lane = async {
+    // A task for each lane, so that checking megabytes of entries does not hold a heartbeat up. They
+    // end with the set.
+    let mut lanes = JoinSet::new();
+    lanes.spawn(read_lane(
+        Arc::clone(shared),
+        sender,
+        control,
+        CONTROL_FRAME_BYTES_MAX,
+    ));
+    let (shared, link) = (Arc::clone(shared), link.clone());
+    lanes.spawn(async move {
         match link.accept_uni().await {
-            Ok(mut bulk) => {
+            Ok(bulk) => {
                 let limit = shared.options.bulk_frame_bytes_max;
-                read_lane(shared, sender, &mut bulk, limit).await
+                read_lane(shared, sender, bulk, limit).await
             }
             Err(error) => End::Gone(error.to_string()),
         }
-    };
-    tokio::select! {
-        end = control_lane => end,
-        end = bulk_lane => end,
+    });
+    match lanes.join_next().await {
+        Some(Ok(end)) => end,
+        _ => End::Gone("a lane's task ended".to_owned()),
     }
 }
 
@@ -117,9 +127,9 @@ async fn greet(shared: &Shared, link: &Link) -> Result<(Sender, FrameReader), En
 }
 
 async fn read_lane(
-    shared: &Shared,
+    shared: Arc<Shared>,
     sender: Sender,
-    reader: &mut FrameReader,
+    mut reader: FrameReader,
     frame_bytes_max: usize,
 ) -> End {
     loop {
@@ -136,7 +146,7 @@ async fn read_lane(
             Ok(envelope) => envelope,
             Err(error) => return End::Message(error.to_string()),
         };
-        if let Some(why) = mismatch(shared, sender, &envelope) {
+        if let Some(why) = mismatch(&shared, sender, &envelope) {
             return End::Message(why);
         }
         if shared.arrived.lane(&envelope).send(envelope).await.is_err() {

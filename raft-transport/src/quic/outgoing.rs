@@ -1,6 +1,7 @@
 //! Keeps one link to one peer: dial, hold, dial again.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ pub(super) async fn keep_link(shared: Arc<Shared>, to: NodeId) {
     };
     let mut backoff = Backoff::new(&shared, to);
     loop {
-        match dial(&shared, peer).await {
+        match dial_seen(&shared, peer).await {
             Ok(outgoing) => {
                 count(&shared.counters.links_dialled);
                 tracing::info!(peer = %to, address = %outgoing.link.remote_addr(), "link is up");
@@ -53,6 +54,24 @@ pub(super) async fn keep_link(shared: Arc<Shared>, to: NodeId) {
             () = sleep(backoff.next()) => {}
             () = peer.seen.notified() => backoff.reset(),
         }
+    }
+}
+
+/// Dials, and dials once more beside it when the peer shows itself meanwhile: it has just come up, and
+/// the first attempt may be silent for long before it repeats what was lost. The first attempt goes
+/// on, because giving it up could make two nodes that dial each other at once do so for ever.
+async fn dial_seen(shared: &Shared, peer: &Peer) -> Result<Outgoing, String> {
+    let mut first = pin!(dial(shared, peer));
+    tokio::select! {
+        biased;
+        result = &mut first => return result,
+        () = peer.seen.notified() => {}
+    }
+    let second = dial(shared, peer);
+    tokio::select! {
+        biased;
+        Ok(outgoing) = first => Ok(outgoing),
+        result = second => result,
     }
 }
 

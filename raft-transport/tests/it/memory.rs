@@ -24,6 +24,7 @@ impl Fixture for Memory {
         self.0.transport(id)
     }
 
+    /// There are no farewells: a node is gone when its transport is dropped.
     async fn kill(&self, _id: NodeId) {}
 }
 

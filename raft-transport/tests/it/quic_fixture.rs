@@ -153,10 +153,13 @@ impl Quic {
         .expect("the port becomes free")
     }
 
-    pub(crate) fn kill_node(&self, id: NodeId) {
+    /// When this returns, no task of the node runs any more.
+    pub(crate) async fn kill_node(&self, id: NodeId) {
         let runtime = self.lives.lock().unwrap().remove(&id);
         if let Some(runtime) = runtime {
-            runtime.shutdown_background();
+            tokio::task::spawn_blocking(move || runtime.shutdown_timeout(DEADLINE))
+                .await
+                .unwrap();
         }
     }
 }
@@ -176,7 +179,7 @@ impl Fixture for Quic {
     }
 
     async fn kill(&self, id: NodeId) {
-        self.kill_node(id);
+        self.kill_node(id).await;
     }
 
     fn cluster(&self) -> ClusterId {

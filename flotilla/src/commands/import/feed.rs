@@ -1,5 +1,5 @@
-//! What flows from the thread that reads to the task that puts, and the bounds on it. What counts is
-//! what has been read and not yet been put, wherever it is at the moment.
+//! What flows from the thread that reads to the task that puts, and the bounds on it. What counts
+//! is what has been read and not yet been put, wherever it is at the moment.
 
 use std::sync::Arc;
 
@@ -65,8 +65,8 @@ pub(super) struct Feeder {
     runtime: Handle,
 }
 
-/// The end of the task that puts. Closes the bounds when it is dropped, so that the reader, which may
-/// be waiting for room, learns of it.
+/// The end of the task that puts. Closes the bounds when it is dropped, so that the reader, which
+/// may be waiting for room, learns of it.
 pub(super) struct FedReceiver {
     receiver: mpsc::Receiver<Fed>,
     count: Arc<Semaphore>,

@@ -1,5 +1,5 @@
-//! Reads a folder: one key per regular file. Links are not followed and pipes not opened, also where
-//! one takes the place of a file between the listing and the reading.
+//! Reads a folder: one key per regular file. Links are not followed and pipes not opened, also
+//! where one takes the place of a file between the listing and the reading.
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use kv_api::limits::{VALUE_BYTES_MAX, check_key};
+use kv_client::limits::{VALUE_BYTES_MAX, check_key};
 use rustix::fs::OFlags;
 use walkdir::{DirEntry, WalkDir};
 

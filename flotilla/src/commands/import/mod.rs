@@ -6,10 +6,11 @@ mod folder;
 mod ndjson;
 mod progress;
 mod puts;
+mod source;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use kv_client::KvClient;
@@ -18,19 +19,11 @@ use serde_json::json;
 use self::feed::feeding;
 use self::progress::Progress;
 use self::puts::Tally;
+use self::source::Source;
 use crate::cli::ImportArgs;
 use crate::commands::data::connect;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::Output;
-
-/// What is read.
-#[derive(Clone, Debug)]
-enum Source {
-    /// One key per file.
-    Folder(PathBuf),
-    /// One key per line.
-    Ndjson(PathBuf),
-}
 
 /// Runs `flotilla import`.
 ///

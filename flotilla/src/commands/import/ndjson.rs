@@ -8,7 +8,7 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use kv_api::limits::{check_key, check_value};
+use kv_client::limits::{check_key, check_value};
 use serde::Deserialize;
 
 use super::feed::{Closed, Feeder};
@@ -99,8 +99,8 @@ fn bytes_of(name: &str, text: Option<String>, base64: Option<String>) -> Result<
     }
 }
 
-/// Reads one line without its end. Returns the bytes read and whether the line is whole; of one that
-/// is too long the rest is read and dropped.
+/// Reads one line without its end. Returns the bytes read and whether the line is whole; of one
+/// that is too long the rest is read and dropped.
 fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<(u64, bool)> {
     let mut read = (&mut *reader)
         .take(LINE_BYTES_MAX + 1)

@@ -4,8 +4,8 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Source;
 use super::folder;
+use super::source::Source;
 
 const FILES: &str = "{wide_bar} {pos}/{len} files  {per_sec}  {eta}";
 const BYTES: &str = "{wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta}";

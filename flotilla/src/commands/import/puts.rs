@@ -140,8 +140,8 @@ async fn put(client: &KvClient, item: Item) -> Ended {
     }
 }
 
-/// What to say about a key that could not be put. Once an attempt has had an unknown outcome, a later
-/// one that certainly did nothing does not make it known.
+/// What to say about a key that could not be put. Once an attempt has had an unknown outcome, a
+/// later one that certainly did nothing does not make it known.
 fn failure(item: &Item, error: &ClientError, may_be_applied: bool) -> Failure {
     let exit = match Exit::from_code(error.exit_code()) {
         Exit::Unavailable if may_be_applied => Exit::Unknown,

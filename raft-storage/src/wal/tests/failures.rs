@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use raft_core::{AppendBatch, Index, LogReader, LogStore, StorageError};
+use raft_core::{AppendBatch, Index, LogStore, StorageError};
 
 use super::super::{WalLogStore, WalOptions};
 use super::{
@@ -46,7 +46,7 @@ fn a_failure_of_any_operation_is_final_and_loses_nothing() {
     let mut failures = 0;
     for operations in 0.. {
         let dir = scratch_dir();
-        let probe = Arc::new(Probe::of(Image::new()));
+        let probe = Arc::new(Probe::of(&Image::new()));
         probe.fail_after(operations, ErrorKind::Other);
         let ended = runtime().block_on(async {
             let opened = WalLogStore::open(dir.path(), OWNER, options(Some(&probe)));
@@ -85,8 +85,12 @@ fn a_full_disk_is_told_from_a_broken_one() {
     ] {
         runtime().block_on(async {
             let dir = scratch_dir();
-            let probe = Arc::new(Probe::of(Image::new()));
-            let options = options(Some(&probe));
+            let probe = Arc::new(Probe::of(&Image::new()));
+            // So large that no spare is made meanwhile, which would take the failure.
+            let options = WalOptions {
+                segment_bytes: 64 << 10,
+                ..options(Some(&probe))
+            };
             let (mut store, _) = WalLogStore::open(dir.path(), OWNER, options).unwrap();
             store.append(entries(1, 1, &[10])).await.unwrap();
             probe.fail_after(0, kind);
@@ -101,7 +105,7 @@ fn a_full_disk_is_told_from_a_broken_one() {
 fn a_spare_that_did_not_fit_is_made_again_when_it_is_needed() {
     runtime().block_on(async {
         let dir = scratch_dir();
-        let probe = Arc::new(Probe::of(Image::new()));
+        let probe = Arc::new(Probe::of(&Image::new()));
         let options = options(Some(&probe));
         let (mut store, _) = WalLogStore::open(dir.path(), OWNER, options).unwrap();
         // Behind the write and the sync of a batch that half fills the segment comes its spare.

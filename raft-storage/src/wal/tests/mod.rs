@@ -4,6 +4,7 @@
 mod damage;
 mod failures;
 mod power_cuts;
+mod witness;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,8 +12,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use raft_core::{
-    AppendBatch, ClusterId, Entry, EntryKind, HardState, Incarnation, Index, LogId, LogReader,
-    LogStore, NodeId, StorageError, Term,
+    AppendBatch, ClusterId, Entry, EntryKind, HardState, Incarnation, Index, LogId, LogStore,
+    NodeId, StorageError, Term,
 };
 use tempfile::TempDir;
 
@@ -146,6 +147,7 @@ fn scratch_dir() -> TempDir {
 fn options(probe: Option<&Arc<Probe>>) -> WalOptions {
     WalOptions {
         segment_bytes: WalOptions::SEGMENT_BYTES_MIN,
+        witness_after: None,
         disk: Disk {
             probe: probe.cloned(),
         },

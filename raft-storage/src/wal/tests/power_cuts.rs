@@ -6,10 +6,11 @@
 //! being repaired and written on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use raft_core::{AppendBatch, LogStore};
 
-use super::super::WalLogStore;
+use super::super::{WalLogStore, WalOptions};
 use super::{
     Image, Model, OWNER, Probe, Random, contents, entries, options, random_batches, runtime,
     write_dir,
@@ -19,9 +20,13 @@ use crate::files::probe::{Event, PowerCut};
 /// Writes batches over `base` and records it. Stops where the store does not open.
 async fn record(base: &Image, batches: &[AppendBatch]) -> Vec<Event> {
     let dir = write_dir(base);
-    let probe = Arc::new(Probe::of(base.clone()));
-    let (mut store, _) =
-        WalLogStore::open(dir.path(), OWNER, options(Some(&probe))).expect("the base is sound");
+    let probe = Arc::new(Probe::of(base));
+    // A witness is written when the store is dropped, so that cuts around it are tried as well.
+    let options = WalOptions {
+        witness_after: Some(Duration::from_secs(3_600)),
+        ..options(Some(&probe))
+    };
+    let (mut store, _) = WalLogStore::open(dir.path(), OWNER, options).expect("the base is sound");
     for (batch, done) in batches.iter().zip(1..) {
         store.append(batch.clone()).await.expect("nothing fails");
         probe.acknowledge(done);

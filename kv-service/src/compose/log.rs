@@ -10,15 +10,15 @@ use crate::config::StorageKind;
 use crate::identity::Owner;
 
 /// A log store that is ready to be loaded.
-pub(crate) struct OpenedLog {
-    pub(crate) store: Box<dyn LogStore>,
+pub(super) struct OpenedLog {
+    pub(super) store: Box<dyn LogStore>,
     /// How long opening took.
-    pub(crate) duration: Duration,
+    pub(super) duration: Duration,
 }
 
 /// Opens a log store; may take as long as it takes to read the whole log. Only at a node's first
 /// start may there be none.
-pub(crate) fn open(
+pub(super) fn open(
     storage: StorageKind,
     path: &Path,
     owner: Owner,
