@@ -5,3 +5,8 @@ mod cluster;
 mod counter;
 
 pub use cluster::{Cluster, Storage};
+
+/// The example in the README, so that it is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

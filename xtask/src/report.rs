@@ -80,30 +80,6 @@ pub(crate) const EXCEPTIONS: &[Exception] = &[
         reason: "what a role decides are methods of Raft, split by file",
     },
     Exception {
-        rule: "only-compose",
-        path: "kv-service/src/log.rs",
-        item: "MemoryLogStore",
-        reason: "compose has it open the log store; no node is named there",
-    },
-    Exception {
-        rule: "only-compose",
-        path: "kv-service/src/log.rs",
-        item: "RocksLogStore",
-        reason: "compose has it open the log store; no node is named there",
-    },
-    Exception {
-        rule: "only-compose",
-        path: "kv-service/src/log.rs",
-        item: "WalLogStore",
-        reason: "compose has it open the log store; no node is named there",
-    },
-    Exception {
-        rule: "only-raft-storage",
-        path: "kv-service/src/compose.rs",
-        item: "std::fs",
-        reason: "reads the certificates, once, at the start",
-    },
-    Exception {
         rule: "sleep",
         path: "flotilla/src/demo/verdict.rs",
         item: "thread::sleep",

@@ -60,8 +60,8 @@ struct Function {
     lines: usize,
 }
 
-/// Every function with a body, from its `fn` to its last brace. Not those of tests, which may be long
-/// tables.
+/// Every function with a body, from its `fn` to its last brace. Not those of tests, which may be
+/// long tables.
 fn functions(file: &SourceFile) -> Vec<Function> {
     let mut functions = Vec::new();
     for (index, line) in file.lines[..file.tests_from].iter().enumerate() {

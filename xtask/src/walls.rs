@@ -164,6 +164,18 @@ const WALLS: &[Wall] = &[
         why: "only compose joins backends to a node",
     },
     Wall {
+        rule: "only-codecs",
+        within: &[],
+        except: &[
+            "kv-api/src/codec.rs",
+            "raft-transport/src/codec.rs",
+            "raft-transport/src/quic/hello.rs",
+        ],
+        banned: &["bincode"],
+        lines: Lines::Product,
+        why: "each format is one module, so that its encoding can be replaced",
+    },
+    Wall {
         rule: "bounded",
         within: &[],
         except: &[],
@@ -390,6 +402,13 @@ mod tests {
         assert_eq!(rules("kv-service/src/server.rs", bad), ["only-compose"]);
         assert_eq!(rules("kv-service/src/compose.rs", bad), NONE);
         assert_eq!(rules("kv-service/tests/it/main.rs", bad), NONE);
+    }
+
+    #[test]
+    fn only_codecs_name_the_encoding() {
+        let bad = "bincode::serde::decode_from_slice(body, settings());";
+        assert_eq!(rules("kv-service/src/handler.rs", bad), ["only-codecs"]);
+        assert_eq!(rules("kv-api/src/codec.rs", bad), NONE);
     }
 
     #[test]
