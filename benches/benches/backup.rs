@@ -1,6 +1,6 @@
 //! How long does it take to bring a follower back in step that is 10,000 entries of 256 bytes away?
-//! The time runs from the moment it is connected again until all of the leader's log is on its disk,
-//! so it includes the wait for the leader's next heartbeat, 50 ms at most.
+//! The time runs from the moment it is connected again until all of the leader's log is on its
+//! disk, so it includes the wait for the leader's next heartbeat, 50 ms at most.
 //!
 //! - `short`: it was in step once, then it missed everything.
 //! - `empty`: it has never been heard of.

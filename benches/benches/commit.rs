@@ -1,6 +1,6 @@
-//! How many commands of 256 bytes a second go through three nodes, by the number of callers that wait
-//! for each of theirs? In memory it is the price of the protocol and the scheduler; in files every
-//! acknowledgement is synced on two disks, which here are one.
+//! How many commands of 256 bytes a second go through three nodes, by the number of callers that
+//! wait for each of theirs? In memory it is the price of the protocol and the scheduler; in files
+//! every acknowledgement is synced on two disks, which here are one.
 
 use std::time::Duration;
 

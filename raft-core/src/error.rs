@@ -66,8 +66,8 @@ fn hint(leader: &Option<NodeId>) -> String {
     )
 }
 
-/// A log store failed. The node that owns it stops: after a failed write nobody knows what is on the
-/// disk, so nothing is retried (Rebello et al., ATC 2020).
+/// A log store failed. The node that owns it stops: after a failed write nobody knows what is on
+/// the disk, so nothing is retried (Rebello et al., ATC 2020).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
@@ -122,8 +122,8 @@ pub enum StorageError {
     Poisoned(String),
 }
 
-/// A state machine could not apply a committed entry. What differs between replicas may not come out
-/// of `apply`, so this is never an answer to a client: the node stops.
+/// A state machine could not apply a committed entry. What differs between replicas may not come
+/// out of `apply`, so this is never an answer to a client: the node stops.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct StateMachineError(pub String);

@@ -15,12 +15,11 @@ use crate::types::{HardState, Index, LogId, Term};
 /// suite in `raft_storage::conformance` checks them.
 ///
 /// 1. **Durable when it returns.** After `append` came back with `Ok`, a power cut loses nothing of
-///    it. There is no faster mode: speed comes from the batches that pile up while a sync runs.
-/// 2. **All or a prefix.** A crash during `append` leaves the old state, or the old state and a part
-///    of the batch in its order: hard state, truncation, entries.
-/// 3. **A failed write is final.** After an error from `append` every later call fails too.
-/// 4. **Damage is told, not hidden.** What was synced and is not readable any more is an error, never
-///    a shorter log.
+/// it. There is no faster mode: speed comes from the batches that pile up while a sync runs. 2.
+/// **All or a prefix.** A crash during `append` leaves the old state, or the old state and a part
+/// of the batch in its order: hard state, truncation, entries. 3. **A failed write is final.**
+/// After an error from `append` every later call fails too. 4. **Damage is told, not hidden.** What
+/// was synced and is not readable any more is an error, never a shorter log.
 #[async_trait]
 pub trait LogStore: Send {
     /// What the store holds. Called once, before anything else.

@@ -34,8 +34,8 @@ pub enum Message {
     PreVote(PreVote),
     /// The answer to [`Message::PreVote`].
     PreVoteReply(PreVoteReply),
-    /// "Vote for me in the envelope's term." A promise: it leaves after the candidate's own term and
-    /// vote are durable.
+    /// "Vote for me in the envelope's term." A promise: it leaves after the candidate's own term
+    /// and vote are durable.
     Vote(Vote),
     /// The answer to [`Message::Vote`]; a grant leaves after it is durable.
     VoteReply(VoteReply),
@@ -86,7 +86,8 @@ pub struct VoteReply {
 /// See [`Message::Append`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Append {
-    /// The id of the entry before the first of `entries` (prevLogIndex and prevLogTerm of the paper).
+    /// The id of the entry before the first of `entries` (prevLogIndex and prevLogTerm of the
+    /// paper).
     pub base: LogId,
     /// The leader's commit index. The receiver commits no further than what this append verifies.
     pub commit: Index,
@@ -99,8 +100,8 @@ pub struct Append {
 pub enum AppendReply {
     /// The log is equal to the leader's up to here, on disk.
     Accepted {
-        /// Base plus number of entries of the append that is answered (or the commit index, where that
-        /// is higher); never derived from what else the log holds.
+        /// Base plus number of entries of the append that is answered (or the commit index, where
+        /// that is higher); never derived from what else the log holds.
         matched: Index,
     },
     /// The entry at `base` is missing or another one.
@@ -115,8 +116,8 @@ pub enum AppendReply {
 }
 
 /// The receiver's half of a two-sided hint (paper 5.3, end): the newest run of entries of one term
-/// that lies at or below the rejected base and whose term is not above the base's. Everything behind
-/// it is known to differ. All zero when there is no such run.
+/// that lies at or below the rejected base and whose term is not above the base's. Everything
+/// behind it is known to differ. All zero when there is no such run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
     /// The term of the run.
@@ -159,8 +160,8 @@ impl Message {
         }
     }
 
-    /// Whether the message carries entries, and so belongs on the stream for bulk: a heartbeat never
-    /// waits behind it.
+    /// Whether the message carries entries, and so belongs on the stream for bulk: a heartbeat
+    /// never waits behind it.
     #[must_use]
     pub fn is_bulk(&self) -> bool {
         matches!(self, Self::Append(_))

@@ -10,8 +10,8 @@ use crate::types::{Index, LogId};
 /// A deterministic machine. Owned by one task, which calls one method at a time.
 ///
 /// **The same commands in the same order give the same replies and the same state on every
-/// replica.** So `apply` reads no clock, no randomness, no configuration that may differ, and iterates
-/// over nothing whose order is arbitrary.
+/// replica.** So `apply` reads no clock, no randomness, no configuration that may differ, and
+/// iterates over nothing whose order is arbitrary.
 #[async_trait]
 pub trait StateMachine: Send {
     /// Applies committed commands in log order and gives one reply for each. A command that the

@@ -1,5 +1,5 @@
-//! The contract of what carries messages between nodes. Implementations live in `raft-transport`, or
-//! with the user.
+//! The contract of what carries messages between nodes. Implementations live in `raft-transport`,
+//! or with the user.
 
 use async_trait::async_trait;
 
@@ -8,8 +8,8 @@ use crate::types::NodeId;
 
 /// Carries messages. Shared by all tasks of a node.
 ///
-/// A message may be lost, delayed, duplicated or overtaken; the protocol does not care. It may not be
-/// changed: an implementation checks what it receives and that `from` is who it claims to be.
+/// A message may be lost, delayed, duplicated or overtaken; the protocol does not care. It may not
+/// be changed: an implementation checks what it receives and that `from` is who it claims to be.
 #[async_trait]
 pub trait Transport: Send + Sync {
     /// Hands a message over. Waits while the connection takes no more; the caller owns the one

@@ -143,8 +143,8 @@ pub(super) async fn within<T>(what: &str, awaited: impl Future<Output = T>) -> R
     })
 }
 
-/// Ports that were free a moment ago. The system does not hand them out by itself, so that a client's
-/// socket cannot take the place of a node that was killed.
+/// Ports that were free a moment ago. The system does not hand them out by itself, so that a
+/// client's socket cannot take the place of a node that was killed.
 fn free_ports() -> std::io::Result<Vec<u16>> {
     let count = u32::from(PORTS.end - PORTS.start);
     // Demos that run at the same time begin at different places.
