@@ -5,6 +5,7 @@
 
 mod checks;
 mod cluster;
+mod disk;
 mod probes;
 mod random;
 mod render;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::Cluster;
-use super::cluster::Disk;
+use super::disk::Disk;
 use crate::protocol::Input;
 use crate::types::NodeId;
 

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Command, Context};
 
 use super::Cluster;
-use super::cluster::Disk;
+use super::disk::Disk;
 use super::render;
 use crate::entry::{Entry, EntryKind};
 use crate::message::{Append, Envelope, Message};
