@@ -72,7 +72,12 @@ impl Raft {
             commit,
             entries,
         } = append;
-        if base.index > self.commit && !self.log.contains(base) {
+        if !self.log.contains(base) {
+            if base.index <= self.commit {
+                // A leader has what is committed (Leader Completeness), so this is none.
+                self.refuse_malformed(from, "append");
+                return;
+            }
             // What the reply tells of our log may not be on the disk yet; in the write's order it is.
             let conflict = self.log.conflict(base);
             let last = self.log.last();
@@ -84,7 +89,6 @@ impl Raft {
             self.promise(from, Message::AppendReply(reply));
             return;
         }
-        // At or below our commit index the leader has the same entries (Leader Completeness).
         let verified = base.index.plus(entries.len() as u64);
         if !self.merge(entries) {
             self.refuse_malformed(from, "append");

@@ -6,6 +6,7 @@
 mod checks;
 mod cluster;
 mod disk;
+mod hostile;
 mod probes;
 mod random;
 mod render;
