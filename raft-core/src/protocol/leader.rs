@@ -251,12 +251,14 @@ impl Raft {
             };
             follower.loading = false;
             let next = follower.next();
-            let streams = follower.window(usize::MAX, usize::MAX).is_some();
+            // What exceeds the window is read again when there is room: a load is bounded in bytes,
+            // which may be many small messages.
+            let window = follower.window(limits.inflight_messages_max, usize::MAX);
             while entries.next_if(|entry| entry.index() < next).is_some() {}
             let fits = entries
                 .peek()
                 .is_some_and(|entry| entry.index() == next && self.log.contains(entry.id()));
-            if !streams || !fits {
+            if window.is_none() || !fits {
                 return;
             }
             let (mut chunk, mut bytes) = (Vec::new(), 0);
