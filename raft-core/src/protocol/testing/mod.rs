@@ -6,6 +6,7 @@
 mod checks;
 mod cluster;
 mod disk;
+mod flow;
 mod hostile;
 mod probes;
 mod random;
