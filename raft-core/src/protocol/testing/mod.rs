@@ -8,9 +8,11 @@ mod cluster;
 mod disk;
 mod flow;
 mod hostile;
+mod messages;
 mod probes;
 mod random;
 mod render;
 mod script;
+mod time;
 
 use cluster::Cluster;

@@ -14,7 +14,7 @@ use crate::protocol::random::Random;
 use crate::protocol::{Input, Role};
 use crate::types::{Index, NodeId};
 
-const SEEDS: u64 = 1_500;
+const SEEDS: u64 = 3_000;
 const ACTIONS: u64 = 2_500;
 const OLD_MESSAGES_MAX: usize = 300;
 const NETWORK_MESSAGES_MAX: usize = 1_000;
@@ -38,6 +38,8 @@ struct Faults {
     jump: u32,
     /// A leader crashes right after it proposed.
     churn: u32,
+    /// A leader is replaced without noticing.
+    depose: u32,
 }
 
 impl Faults {
@@ -54,6 +56,7 @@ impl Faults {
             pause: chance(40),
             jump: chance(20),
             churn: chance(20),
+            depose: chance(4),
         }
     }
 }
@@ -180,6 +183,9 @@ impl Schedule {
         if self.chance(self.faults.churn) {
             self.churn();
         }
+        if self.chance(self.faults.depose) {
+            self.depose();
+        }
         if self.chance(self.faults.crash) {
             self.crash(id);
         }
@@ -264,8 +270,8 @@ impl Schedule {
     fn crash(&mut self, id: NodeId) {
         if self.cluster.is_up(id) {
             let unsynced = self.cluster.node(id).writes.len() as u32;
-            let kept = self.random.between(0, unsynced) as usize;
-            self.cluster.crash(id, kept);
+            let kept = self.random.between(0, unsynced) * self.random.between(0, 1);
+            self.cluster.crash(id, kept as usize);
         }
     }
 
@@ -286,6 +292,33 @@ impl Schedule {
             self.cluster.start(back);
         }
         self.jump(next);
+    }
+
+    /// A leader answers a read, is cut off, and its clock stands still. The others elect and commit;
+    /// then somebody reads from it again.
+    fn depose(&mut self) {
+        let leader = self.pick_leader();
+        if !self.cluster.is_up(leader) {
+            return;
+        }
+        let read = |schedule: &mut Self| {
+            schedule.reads += 1;
+            schedule.cluster.read(leader, schedule.reads);
+        };
+        read(self);
+        self.cluster.stabilize();
+        self.paused.insert(leader);
+        let others = self.cluster.ids().into_iter().filter(|id| *id != leader);
+        for other in others.collect::<Vec<_>>() {
+            self.cluster.cut.extend([(leader, other), (other, leader)]);
+            self.jump(other);
+        }
+        self.cluster.stabilize();
+        if let Some(next) = self.cluster.leader() {
+            self.propose(next);
+        }
+        self.cluster.stabilize();
+        read(self);
     }
 
     fn rounds(&mut self, ticks: u32) {
