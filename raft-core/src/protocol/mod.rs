@@ -120,7 +120,7 @@ impl Raft {
             });
         }
         let voters: Vec<_> = config.members.voters().collect();
-        let mut random = Random::new(config.seed ^ config.id.0.rotate_left(32));
+        let mut random = Random::of_node(config.seed, config.id);
         let (min, max) = (
             config.timing.election_ticks_min,
             config.timing.election_ticks_max,
