@@ -1,5 +1,5 @@
-//! Which messages are let in: only those that are for us, from whom they say, and sound in themselves.
-//! What gets past here may be wrong, but it never makes an assertion fail.
+//! Which messages are let in: only those that are for us, from whom they say, and sound in
+//! themselves. What gets past here may be wrong, but it never makes an assertion fail.
 
 use crate::error::Refusal;
 use crate::message::{Append, Envelope, Message};
@@ -9,8 +9,8 @@ use crate::types::{Index, LogId, NodeId, Term};
 /// Refusals that are kept until they are taken; what comes on top is only counted.
 const REFUSALS_MAX: usize = 16;
 
-/// No cluster comes near this term by elections. Whoever claims more is wrong, and to believe it would
-/// leave no term to elect anybody in.
+/// No cluster comes near this term by elections. Whoever claims more is wrong, and to believe it
+/// would leave no term to elect anybody in.
 const TERM_MAX: Term = Term(u64::MAX >> 1);
 
 impl Raft {
@@ -65,8 +65,8 @@ impl Raft {
     }
 }
 
-/// Entries follow their base and each other; terms never fall and are never above the sender's. Only
-/// the position before the first entry has the term 0.
+/// Entries follow their base and each other; terms never fall and are never above the sender's.
+/// Only the position before the first entry has the term 0.
 fn is_sound(append: &Append, term: Term) -> bool {
     let mut before = append.base;
     for entry in &append.entries {

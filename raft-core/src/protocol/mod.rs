@@ -163,8 +163,8 @@ impl Raft {
         }
     }
 
-    /// All effects since the last call: one write per disk batch, one round of appends per follower,
-    /// one read round, one batch to apply.
+    /// All effects since the last call: one write per disk batch, one round of appends per
+    /// follower, one read round, one batch to apply.
     pub fn take_effects(&mut self) -> Effects {
         self.begin_read_round();
         self.replicate();
@@ -256,8 +256,8 @@ impl Raft {
             return;
         }
         if term > own {
-            // While we hear a leader a vote request only disturbs: its sender may have been cut off,
-            // or removed (thesis 4.2.3). Its term is not even looked at.
+            // While we hear a leader a vote request only disturbs: its sender may have been cut
+            // off, or removed (thesis 4.2.3). Its term is not even looked at.
             if matches!(message, Message::Vote(_)) && self.is_led() {
                 return;
             }
@@ -319,8 +319,8 @@ impl Raft {
         }
     }
 
-    /// Hands committed entries over, but none that is not on the local disk: a durable state machine
-    /// must never run ahead of its log.
+    /// Hands committed entries over, but none that is not on the local disk: a durable state
+    /// machine must never run ahead of its log.
     fn hand_to_apply(&mut self) {
         let handed = self.applying.back().map_or(self.applied, |(to, _)| *to);
         let to = self.commit.min(self.log.durable());

@@ -59,8 +59,9 @@ struct Inflight {
 }
 
 impl Progress {
-    /// A follower of a new leader. Those who voted have said where they stand, and the rest will say
-    /// so any moment: the first probe waits until a vote is overdue, because it would only be rejected.
+    /// A follower of a new leader. Those who voted have said where they stand, and the rest will
+    /// say so any moment: the first probe waits until a vote is overdue, because it would only be
+    /// rejected.
     pub(crate) fn new(id: NodeId, next: Index) -> Self {
         Self {
             id,
@@ -189,9 +190,9 @@ impl Progress {
         let next = common.max(self.matched).next();
         match self.state {
             State::Probe { .. } if is_known => self.replicate_from(next, now),
-            // In Replicate all that follows a gap is rejected, each append once. Streaming on at the
-            // first of these rejections would make the next ones look current, and each would send
-            // the whole window again: one probe first lets them pass.
+            // In Replicate all that follows a gap is rejected, each append once. Streaming on at
+            // the first of these rejections would make the next ones look current, and each would
+            // send the whole window again: one probe first lets them pass.
             _ => self.probe_from(next),
         }
     }

@@ -1,5 +1,5 @@
-//! The randomness of election deadlines: a seed in, a fixed sequence out (SplitMix64, Steele et al.,
-//! OOPSLA 2014). Not for secrets.
+//! The randomness of election deadlines: a seed in, a fixed sequence out (SplitMix64, Steele et
+//! al., OOPSLA 2014). Not for secrets.
 
 use crate::types::NodeId;
 
@@ -7,12 +7,14 @@ use crate::types::NodeId;
 pub(crate) struct Random(u64);
 
 impl Random {
+    #[cfg(test)]
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// A sequence of this node's own. Both numbers are mixed before they are joined: seeds that count
-    /// up, as ids do, would else give two nodes the same deadlines, and votes that split for ever.
+    /// A sequence of this node's own. Both numbers are mixed before they are joined: seeds that
+    /// count up, as ids do, would else give two nodes the same deadlines, and votes that split for
+    /// ever.
     pub(crate) fn of_node(seed: u64, id: NodeId) -> Self {
         Self(Self(seed).next() ^ Self(!id.0).next())
     }

@@ -1,5 +1,5 @@
-//! The safety properties of paper figure 3, and the promises that carry them, checked across all nodes
-//! after every step.
+//! The safety properties of paper figure 3, and the promises that carry them, checked across all
+//! nodes after every step.
 
 use std::collections::BTreeMap;
 
@@ -65,8 +65,8 @@ impl Checks {
         }
     }
 
-    /// What is committed is on a majority of disks, and nobody without it could be elected by what is
-    /// on the disks (paper 5.4.3). By Log Matching it is enough to look at the highest entry.
+    /// What is committed is on a majority of disks, and nobody without it could be elected by what
+    /// is on the disks (paper 5.4.3). By Log Matching it is enough to look at the highest entry.
     fn committed_is_safe(&self, nodes: &BTreeMap<NodeId, TestNode>) {
         let Some((_, (entry, _))) = self.committed.last_key_value() else {
             return;
@@ -129,8 +129,8 @@ impl Checks {
         }
     }
 
-    /// A promise that leaves is true on the disk of whoever makes it. Each is remembered: nobody votes
-    /// twice in a term, whatever it forgot, and only for a log at least as new as its own.
+    /// A promise that leaves is true on the disk of whoever makes it. Each is remembered: nobody
+    /// votes twice in a term, whatever it forgot, and only for a log at least as new as its own.
     pub(super) fn sent(&mut self, envelope: &Envelope, disk: &Disk) {
         let (from, to, term) = (envelope.from, envelope.to, envelope.term);
         let (candidate, last) = match &envelope.message {

@@ -133,7 +133,8 @@ fn message() -> impl Strategy<Value = Message> {
     });
     let append = (log_id(), number(), entries, any::<bool>()).prop_map(
         |(base, commit, entries, chained)| {
-            // Most of the time the entries follow their base, else nothing gets past the first check.
+            // Most of the time the entries follow their base, else nothing gets past the first
+            // check.
             let before = entries
                 .first()
                 .map(|first: &Entry| id(base.term.0, first.index().0.wrapping_sub(1)));

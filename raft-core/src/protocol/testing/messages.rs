@@ -1,5 +1,5 @@
-//! Messages that come late or twice, kind by kind: none changes a vote, a log, a commit index, or what
-//! a leader counts.
+//! Messages that come late or twice, kind by kind: none changes a vote, a log, a commit index, or
+//! what a leader counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 

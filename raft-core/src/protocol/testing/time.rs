@@ -19,8 +19,8 @@ fn id(term: u64, index: u64) -> LogId {
     LogId::new(Term(term), Index(index))
 }
 
-/// Whether this message restarts the deadline of a follower in term 2 with the log 1 2, which nobody
-/// leads.
+/// Whether this message restarts the deadline of a follower in term 2 with the log 1 2, which
+/// nobody leads.
 fn restarts(term: u64, message: &Message) -> bool {
     let disks: BTreeMap<_, _> = (1..=3)
         .map(|id| (NodeId(id), Disk::with_terms(&[1, 2])))
