@@ -45,9 +45,9 @@ impl Raft {
         }
     }
 
-    /// A new term, and our vote in it for ourselves. The request is a promise of all that it claims,
-    /// so it rides in the write: asking before the vote is durable, losing power and asking again
-    /// could win the same term twice.
+    /// A new term, and our vote in it for ourselves. The request is a promise of all that it
+    /// claims, so it rides in the write: asking before the vote is durable, losing power and asking
+    /// again could win the same term twice.
     fn become_candidate(&mut self) {
         self.adopt_term(self.hard_state.term.next());
         self.set_vote(self.config.id);

@@ -1,5 +1,5 @@
-//! Everything that the protocol wants done, one field per executor. An effect is complete in itself:
-//! there is no second handshake, and progress comes back as plain inputs.
+//! Everything that the protocol wants done, one field per executor. An effect is complete in
+//! itself: there is no second handshake, and progress comes back as plain inputs.
 
 use crate::entry::Entry;
 use crate::error::{ProposeError, ReadError};
@@ -61,8 +61,8 @@ pub struct Load {
     pub bytes_max: usize,
 }
 
-/// Committed and locally durable entries, to be applied in order. Those before the first of `entries`
-/// are read from the log.
+/// Committed and locally durable entries, to be applied in order. Those before the first of
+/// `entries` are read from the log.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Apply {
     /// The first entry to apply.

@@ -1,5 +1,5 @@
-//! A node that follows, or waits for somebody to follow: appends, heartbeats, the votes it gives and
-//! the deadline after which it asks for votes itself.
+//! A node that follows, or waits for somebody to follow: appends, heartbeats, the votes it gives
+//! and the deadline after which it asks for votes itself.
 
 use crate::entry::Entry;
 use crate::message::{
@@ -63,8 +63,8 @@ impl Raft {
         }
     }
 
-    /// Entries, or a probe. What matches is kept, what conflicts is replaced, and the answer rides in
-    /// the write that it promises.
+    /// Entries, or a probe. What matches is kept, what conflicts is replaced, and the answer rides
+    /// in the write that it promises.
     pub(crate) fn handle_append(&mut self, from: NodeId, append: Append) {
         self.heard_leader(from);
         let Append {
@@ -72,8 +72,14 @@ impl Raft {
             commit,
             entries,
         } = append;
-        if base.index > self.commit && !self.log.contains(base) {
-            // What the reply tells of our log may not be on the disk yet; in the write's order it is.
+        if !self.log.contains(base) {
+            if base.index <= self.commit {
+                // A leader has what is committed (Leader Completeness), so this is none.
+                self.refuse_malformed(from, "append");
+                return;
+            }
+            // What the reply tells of our log may not be on the disk yet; in the write's order it
+            // is.
             let conflict = self.log.conflict(base);
             let last = self.log.last();
             let reply = AppendReply::Rejected {
@@ -84,7 +90,6 @@ impl Raft {
             self.promise(from, Message::AppendReply(reply));
             return;
         }
-        // At or below our commit index the leader has the same entries (Leader Completeness).
         let verified = base.index.plus(entries.len() as u64);
         if !self.merge(entries) {
             self.refuse_malformed(from, "append");
@@ -98,9 +103,9 @@ impl Raft {
         );
     }
 
-    /// Appends what is not in the log yet, cutting it only at a real conflict (paper 5.3, rules 3 and
-    /// 4 of figure 2): a late or repeated append never removes entries that came after it. Returns
-    /// false, with nothing changed, where the entries contradict what is committed.
+    /// Appends what is not in the log yet, cutting it only at a real conflict (paper 5.3, rules 3
+    /// and 4 of figure 2): a late or repeated append never removes entries that came after it.
+    /// Returns false, with nothing changed, where the entries contradict what is committed.
     fn merge(&mut self, entries: Vec<Entry>) -> bool {
         let known = entries
             .iter()

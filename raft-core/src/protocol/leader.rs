@@ -1,5 +1,5 @@
-//! A node that leads: proposals, replication to each follower, the commit rule, heartbeats, and giving
-//! up when no majority is heard.
+//! A node that leads: proposals, replication to each follower, the commit rule, heartbeats, and
+//! giving up when no majority is heard.
 
 use std::collections::BTreeMap;
 
@@ -50,8 +50,9 @@ impl Leader {
 }
 
 impl Raft {
-    /// Starts to lead: followers are taken up where their votes said they stand, and an entry of the
-    /// own term is appended at once, because only with it older entries can be committed (paper 5.4.2).
+    /// Starts to lead: followers are taken up where their votes said they stand, and an entry of
+    /// the own term is appended at once, because only with it older entries can be committed (paper
+    /// 5.4.2).
     pub(crate) fn become_leader(&mut self, hints: &BTreeMap<NodeId, LogId>) {
         let next = self.last().index.next();
         let mut progress: Vec<_> = self
@@ -251,12 +252,14 @@ impl Raft {
             };
             follower.loading = false;
             let next = follower.next();
-            let streams = follower.window(usize::MAX, usize::MAX).is_some();
+            // What exceeds the window is read again when there is room: a load is bounded in bytes,
+            // which may be many small messages.
+            let window = follower.window(limits.inflight_messages_max, usize::MAX);
             while entries.next_if(|entry| entry.index() < next).is_some() {}
             let fits = entries
                 .peek()
                 .is_some_and(|entry| entry.index() == next && self.log.contains(entry.id()));
-            if !streams || !fits {
+            if window.is_none() || !fits {
                 return;
             }
             let (mut chunk, mut bytes) = (Vec::new(), 0);
@@ -352,8 +355,8 @@ impl Raft {
         }
     }
 
-    /// Commits what a majority holds on its disks, this node counted by its own disk like any other,
-    /// but only up to an entry of the own term (paper 5.4.2, figure 8).
+    /// Commits what a majority holds on its disks, this node counted by its own disk like any
+    /// other, but only up to an entry of the own term (paper 5.4.2, figure 8).
     pub(crate) fn advance_commit(&mut self) {
         let RoleState::Leader(role) = &self.role else {
             return;

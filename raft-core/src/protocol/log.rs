@@ -1,5 +1,5 @@
-//! The log as the protocol sees it: the newest entries in memory, and for all of it a table of runs,
-//! so that "the term at index i" and "the first index of term t" never need the disk.
+//! The log as the protocol sees it: the newest entries in memory, and for all of it a table of
+//! runs, so that "the term at index i" and "the first index of term t" never need the disk.
 //!
 //! Invariants:
 //! - terms never fall with growing index, so each run has a higher term than the one before it;

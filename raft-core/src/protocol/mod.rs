@@ -5,6 +5,7 @@
 //! This file holds what all roles share: who we are, the rules about terms, and how effects are put
 //! together. What a role decides is in its own file.
 
+mod admission;
 mod candidate;
 mod effects;
 mod follower;
@@ -29,17 +30,14 @@ use crate::config::{Config, ConfigError};
 use crate::entry::Entry;
 use crate::error::Refusal;
 use crate::log_store::LoadedLog;
-use crate::message::{Append, Envelope, Message};
-use crate::types::{HardState, Index, LogId, NodeId, Term};
+use crate::message::{Envelope, Message};
+use crate::types::{HardState, Index, LogId, NodeId};
 use candidate::{Candidate, PreCandidate};
 use follower::Follower;
 use leader::Leader;
 use log::Log;
 use outbox::Outbox;
 use random::Random;
-
-/// Refusals that are kept until they are taken; what comes on top is only counted.
-const REFUSALS_MAX: usize = 16;
 
 /// Entries that are handed to the state machine at once when they are read from the disk.
 const COLD_APPLY_ENTRIES_MAX: u64 = 65_536;
@@ -122,7 +120,7 @@ impl Raft {
             });
         }
         let voters: Vec<_> = config.members.voters().collect();
-        let mut random = Random::new(config.seed ^ config.id.0.rotate_left(32));
+        let mut random = Random::of_node(config.seed, config.id);
         let (min, max) = (
             config.timing.election_ticks_min,
             config.timing.election_ticks_max,
@@ -165,8 +163,8 @@ impl Raft {
         }
     }
 
-    /// All effects since the last call: one write per disk batch, one round of appends per follower,
-    /// one read round, one batch to apply.
+    /// All effects since the last call: one write per disk batch, one round of appends per
+    /// follower, one read round, one batch to apply.
     pub fn take_effects(&mut self) -> Effects {
         self.begin_read_round();
         self.replicate();
@@ -258,8 +256,8 @@ impl Raft {
             return;
         }
         if term > own {
-            // While we hear a leader a vote request only disturbs: its sender may have been cut off,
-            // or removed (thesis 4.2.3). Its term is not even looked at.
+            // While we hear a leader a vote request only disturbs: its sender may have been cut
+            // off, or removed (thesis 4.2.3). Its term is not even looked at.
             if matches!(message, Message::Vote(_)) && self.is_led() {
                 return;
             }
@@ -307,56 +305,6 @@ impl Raft {
         }
     }
 
-    /// Whether a message is for us, from whom it says, and not contradictory in itself.
-    fn check(&self, envelope: &Envelope) -> Result<(), Refusal> {
-        let config = &self.config;
-        if envelope.cluster != config.cluster {
-            return Err(Refusal::Cluster);
-        }
-        if envelope.group != config.group {
-            return Err(Refusal::Group);
-        }
-        if envelope.to != config.id || envelope.from == config.id {
-            return Err(Refusal::Addressee(envelope.to));
-        }
-        if envelope.to_incarnation != config.incarnation {
-            return Err(Refusal::Incarnation(envelope.to));
-        }
-        let sender = config
-            .members
-            .get(envelope.from)
-            .ok_or(Refusal::Stranger(envelope.from))?;
-        if sender.incarnation != envelope.from_incarnation {
-            return Err(Refusal::Incarnation(envelope.from));
-        }
-        let sound = match &envelope.message {
-            Message::Append(append) => is_sound(append, envelope.term),
-            Message::PreVote(pre_vote) => pre_vote.next_term > envelope.term,
-            _ => envelope.term > Term(0) || matches!(envelope.message, Message::PreVoteReply(_)),
-        };
-        if sound {
-            Ok(())
-        } else {
-            Err(malformed(envelope.from, &envelope.message, envelope.term))
-        }
-    }
-
-    fn refuse(&mut self, refusal: Refusal) {
-        self.counters.refused += 1;
-        if self.refusals.len() < REFUSALS_MAX {
-            self.refusals.push(refusal);
-        }
-    }
-
-    fn refuse_malformed(&mut self, from: NodeId, message: &'static str) {
-        let term = self.hard_state.term;
-        self.refuse(Refusal::Malformed {
-            from,
-            message,
-            term,
-        });
-    }
-
     fn handle_persisted(&mut self, done: Persisted) {
         self.log.persisted(done);
         self.candidate_persisted(done.number);
@@ -371,8 +319,8 @@ impl Raft {
         }
     }
 
-    /// Hands committed entries over, but none that is not on the local disk: a durable state machine
-    /// must never run ahead of its log.
+    /// Hands committed entries over, but none that is not on the local disk: a durable state
+    /// machine must never run ahead of its log.
     fn hand_to_apply(&mut self) {
         let handed = self.applying.back().map_or(self.applied, |(to, _)| *to);
         let to = self.commit.min(self.log.durable());
@@ -464,25 +412,5 @@ impl Raft {
         for peer in self.peers() {
             self.send(peer, message.clone());
         }
-    }
-}
-
-/// Entries follow their base and each other; terms never fall and are never above the sender's.
-fn is_sound(append: &Append, term: Term) -> bool {
-    let mut before = append.base;
-    for entry in &append.entries {
-        if entry.index() != before.index.next() || entry.term() < before.term {
-            return false;
-        }
-        before = entry.id();
-    }
-    before.term <= term && (append.base.index > Index(0) || append.base == LogId::ZERO)
-}
-
-fn malformed(from: NodeId, message: &Message, term: Term) -> Refusal {
-    Refusal::Malformed {
-        from,
-        message: message.name(),
-        term,
     }
 }

@@ -1,4 +1,5 @@
-//! What a node wants done, while it is being collected: the effects, and the write that is still open.
+//! What a node wants done, while it is being collected: the effects, and the write that is still
+//! open.
 
 use crate::entry::Entry;
 use crate::log_store::AppendBatch;

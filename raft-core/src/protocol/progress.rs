@@ -5,9 +5,10 @@
 //!          +-------+ ---------------------------------------> +-----------+
 //!   new -> | Probe |                                          | Replicate |
 //!          +-------+ <--------------------------------------- +-----------+
-//!              |  ^     lost, stalled, rejected without                |
-//!              +--+     a base that is known to be common              +--> accepted: window moves
-//!            rejected: jump by the hint
+//!              |  ^          lost, stalled, rejected                   |
+//!              +--+                                                    +--> accepted: window moves
+//!            rejected: jump by the hint; straight to Replicate
+//!            where the hint names an entry that both have
 //! ```
 //!
 //! Probe: one append without payload is on its way, to find where the logs part. Replicate: entries
@@ -58,8 +59,9 @@ struct Inflight {
 }
 
 impl Progress {
-    /// A follower of a new leader. Those who voted have said where they stand, and the rest will say
-    /// so any moment: the first probe waits until a vote is overdue, because it would only be rejected.
+    /// A follower of a new leader. Those who voted have said where they stand, and the rest will
+    /// say so any moment: the first probe waits until a vote is overdue, because it would only be
+    /// rejected.
     pub(crate) fn new(id: NodeId, next: Index) -> Self {
         Self {
             id,
@@ -184,22 +186,15 @@ impl Progress {
         if !current || base.index <= self.matched {
             return;
         }
-        if log.contains(last) && last.index < base.index {
-            // Its log is a prefix of ours.
-            self.replicate_from(last.index.max(self.matched).next(), now);
-            return;
+        let (common, is_known) = common_base(base, conflict, last, log);
+        let next = common.max(self.matched).next();
+        match self.state {
+            State::Probe { .. } if is_known => self.replicate_from(next, now),
+            // In Replicate all that follows a gap is rejected, each append once. Streaming on at
+            // the first of these rejections would make the next ones look current, and each would
+            // send the whole window again: one probe first lets them pass.
+            _ => self.probe_from(next),
         }
-        let shared = log.newest_within(conflict.last, conflict.term);
-        if shared.term == conflict.term && shared.index >= conflict.first {
-            // The run is in both logs, so they agree up to where the shorter one ends.
-            self.replicate_from(shared.index.max(self.matched).next(), now);
-            return;
-        }
-        // The run is not ours, so the logs part below it, where the follower's terms are lower.
-        let lower = Term(conflict.term.0.saturating_sub(1));
-        let guess = log.newest_within(conflict.first.previous(), lower);
-        let guess = guess.index.min(base.index.previous()).max(self.matched);
-        self.probe_from(guess.next());
     }
 
     /// A message to it was lost: find out again where it stands, once it is heard of.
@@ -255,4 +250,23 @@ impl Progress {
             State::Replicate { .. } => "replicate",
         }
     }
+}
+
+/// Where the follower's log and ours meet, given what it said of its own, and whether that is known
+/// or only the highest place where they may. Always below `base`, unless the follower contradicts
+/// itself.
+fn common_base(base: LogId, conflict: Conflict, last: LogId, log: &Log) -> (Index, bool) {
+    if log.contains(last) && last.index < base.index {
+        // Its log is a prefix of ours.
+        return (last.index, true);
+    }
+    let shared = log.newest_within(conflict.last, conflict.term);
+    if shared.term == conflict.term && shared.index >= conflict.first {
+        // The run is in both logs, so they agree up to where the shorter one ends.
+        return (shared.index, true);
+    }
+    // The run is not ours, so the logs part below it, where the follower's terms are lower.
+    let lower = Term(conflict.term.0.saturating_sub(1));
+    let guess = log.newest_within(conflict.first.previous(), lower);
+    (guess.index.min(base.index.previous()), false)
 }

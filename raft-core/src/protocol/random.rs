@@ -1,12 +1,22 @@
-//! The randomness of election deadlines: a seed in, a fixed sequence out (SplitMix64, Steele et al.,
-//! OOPSLA 2014). Not for secrets.
+//! The randomness of election deadlines: a seed in, a fixed sequence out (SplitMix64, Steele et
+//! al., OOPSLA 2014). Not for secrets.
+
+use crate::types::NodeId;
 
 #[derive(Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {
+    #[cfg(test)]
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
+    }
+
+    /// A sequence of this node's own. Both numbers are mixed before they are joined: seeds that
+    /// count up, as ids do, would else give two nodes the same deadlines, and votes that split for
+    /// ever.
+    pub(crate) fn of_node(seed: u64, id: NodeId) -> Self {
+        Self(Self(seed).next() ^ Self(!id.0).next())
     }
 
     fn next(&mut self) -> u64 {
@@ -29,6 +39,24 @@ impl Random {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nodes_whose_seeds_count_up_draw_different_numbers() {
+        let mut first = std::collections::BTreeSet::new();
+        for id in 1..=9 {
+            for seed in 0..100 {
+                for shift in [0, 32] {
+                    let seed = if shift == 0 {
+                        seed
+                    } else {
+                        (seed + 1) << shift
+                    };
+                    first.insert(Random::of_node(seed, NodeId(id)).next());
+                }
+            }
+        }
+        assert_eq!(first.len(), 9 * 200);
+    }
 
     #[test]
     fn both_ends_come_up_and_nothing_beyond() {

@@ -1,9 +1,9 @@
 //! Linearizable reads by ReadIndex (thesis 6.4), confirmed in numbered rounds.
 //!
-//! A round takes the commit index, asks everybody "do I still lead?" and is confirmed when a majority
-//! has answered a round with its number or a higher one. Rounds are numbered by the leader and never
-//! named by a caller, so that a late answer to one question can never confirm another. All reads that
-//! wait share the next round; one round is under way at a time.
+//! A round takes the commit index, asks everybody "do I still lead?" and is confirmed when a
+//! majority has answered a round with its number or a higher one. Rounds are numbered by the leader
+//! and never named by a caller, so that a late answer to one question can never confirm another.
+//! All reads that wait share the next round; one round is under way at a time.
 
 use std::collections::VecDeque;
 
@@ -66,8 +66,8 @@ impl Raft {
         }
     }
 
-    /// Begins a round for the reads that wait. Held back until an entry of the own term is committed:
-    /// before that a new leader does not know what its predecessors committed.
+    /// Begins a round for the reads that wait. Held back until an entry of the own term is
+    /// committed: before that a new leader does not know what its predecessors committed.
     pub(crate) fn begin_read_round(&mut self) {
         let own_term_committed = self.log.term_at(self.commit) == Some(self.hard_state.term);
         let RoleState::Leader(role) = &mut self.role else {

@@ -1,91 +1,187 @@
-//! The safety properties of paper figure 3, checked across all nodes after every step.
+//! The safety properties of paper figure 3, and the promises that carry them, checked across all
+//! nodes after every step.
 
 use std::collections::BTreeMap;
 
+use super::cluster::TestNode;
+use super::disk::Disk;
 use crate::entry::Entry;
-use crate::message::{Envelope, Message};
-use crate::protocol::{Raft, ReadTicket, Role};
-use crate::types::{Index, LogId, NodeId, Term};
+use crate::message::{AppendReply, Envelope, Message};
+use crate::protocol::{Raft, ReadTicket, Role, State, majority};
+use crate::types::{HardState, Index, LogId, NodeId, Term};
 
 #[derive(Debug, Default)]
 pub(super) struct Checks {
     leaders: BTreeMap<Term, NodeId>,
     /// For each node and term the candidate that was promised a vote, over all lives of the node.
     votes: BTreeMap<(NodeId, Term), NodeId>,
+    /// The last log id with which each candidate asked for votes in a term.
+    claims: BTreeMap<(NodeId, Term), LogId>,
+    /// What anybody knew to be committed, and the term in which that was first known.
+    committed: BTreeMap<Index, (LogId, Term)>,
+    /// How far each node's commit index was compared.
+    compared: BTreeMap<NodeId, Index>,
     /// What anybody has applied, by index.
-    committed: BTreeMap<Index, Entry>,
+    applied: BTreeMap<Index, Entry>,
     /// The highest index that was committed when a read began.
     reads: BTreeMap<ReadTicket, Index>,
 }
 
 impl Checks {
-    /// `held` tells what a node has on its disk at an index.
-    pub(super) fn node(
-        &mut self,
-        id: NodeId,
-        raft: &Raft,
-        held: impl Fn(NodeId, Index) -> Option<LogId>,
-    ) {
+    pub(super) fn node(&mut self, id: NodeId, nodes: &BTreeMap<NodeId, TestNode>) {
+        let disk = &nodes[&id].disk;
+        let raft = nodes[&id].raft.as_ref().expect("up");
         let state = raft.state();
-        let term = state.hard_state.term;
         assert!(state.applied <= state.commit, "n{id}: applied is committed");
         assert!(
             state.commit <= state.last.index,
-            "n{id}: committed is in the log"
+            "n{id}: committed is there"
         );
-        assert!(
-            state.durable <= state.last.index,
-            "n{id}: durable is in the log"
-        );
+        assert!(state.durable <= state.last.index, "n{id}: durable is there");
+        let durable = raft.log.id_at(state.durable);
+        assert!(disk.has(durable), "n{id}: {durable} is not on the disk");
+        self.compare_committed(id, raft, &state);
+        self.committed_is_safe(nodes);
         if state.role == Role::Leader {
-            let leader = *self.leaders.entry(term).or_insert(id);
-            assert_eq!(leader, id, "two leaders in term {term}");
-            for entry in self.committed.values() {
+            self.leader(id, raft, &state, nodes);
+        }
+    }
+
+    /// State machine safety, before anything is applied: nobody commits another entry.
+    fn compare_committed(&mut self, id: NodeId, raft: &Raft, state: &State) {
+        let term = state.hard_state.term;
+        let compared = self.compared.entry(id).or_default();
+        // A node that restarted begins anew.
+        let from = if *compared > state.commit {
+            Index(0)
+        } else {
+            *compared
+        };
+        *compared = state.commit;
+        for index in from.next().0..=state.commit.0 {
+            let entry = raft.log.id_at(Index(index));
+            let (known, _) = *self.committed.entry(Index(index)).or_insert((entry, term));
+            assert_eq!(known, entry, "n{id} commits another entry at {index}");
+        }
+    }
+
+    /// What is committed is on a majority of disks, and nobody without it could be elected by what
+    /// is on the disks (paper 5.4.3). By Log Matching it is enough to look at the highest entry.
+    fn committed_is_safe(&self, nodes: &BTreeMap<NodeId, TestNode>) {
+        let Some((_, (entry, _))) = self.committed.last_key_value() else {
+            return;
+        };
+        let needed = majority(nodes.len());
+        let holders = nodes.values().filter(|node| node.disk.has(*entry)).count();
+        assert!(
+            holders >= needed,
+            "{entry} is committed and on {holders} disks"
+        );
+        if holders == nodes.len() {
+            return;
+        }
+        for node in nodes.values().filter(|node| !node.disk.has(*entry)) {
+            let last = node.disk.last();
+            let votes = nodes
+                .values()
+                .filter(|voter| voter.disk.last() <= last)
+                .count();
+            assert!(
+                votes < needed,
+                "n{} could win without committed {entry}",
+                node.id
+            );
+        }
+    }
+
+    fn leader(
+        &mut self,
+        id: NodeId,
+        raft: &Raft,
+        state: &State,
+        nodes: &BTreeMap<NodeId, TestNode>,
+    ) {
+        let hard_state = state.hard_state;
+        let term = hard_state.term;
+        let is_new = !self.leaders.contains_key(&term);
+        let leader = *self.leaders.entry(term).or_insert(id);
+        assert_eq!(leader, id, "two leaders in term {term}");
+        assert_eq!(
+            nodes[&id].disk.hard_state, hard_state,
+            "n{id} leads by a vote on its disk"
+        );
+        let newest_only = if is_new { usize::MAX } else { 1 };
+        for (entry, known_in) in self.committed.values().rev().take(newest_only) {
+            assert!(
+                raft.log.contains(*entry) || *known_in > term,
+                "n{id} leads term {term} without committed entry {entry}"
+            );
+        }
+        // A deposed leader may count entries that its successor has removed by now.
+        if self.leaders.keys().next_back() == Some(&term) {
+            for (follower, matched) in &state.matched {
+                let claimed = raft.log.id_at(*matched);
                 assert!(
-                    raft.log.contains(entry.id()) || entry.term() > term,
-                    "n{id} leads term {term} without committed entry {}",
-                    entry.id()
+                    nodes[follower].disk.has(claimed),
+                    "n{follower} matched {claimed}"
                 );
-            }
-            // A deposed leader may count entries that its successor has removed by now.
-            let newest = self.leaders.keys().next_back() == Some(&term);
-            for (follower, matched) in state.matched {
-                if newest && matched > Index(0) {
-                    let claimed = raft.log.id_at(matched);
-                    assert_eq!(
-                        held(follower, matched),
-                        Some(claimed),
-                        "n{follower} matched"
-                    );
-                }
             }
         }
     }
 
-    /// Every promise that leaves is remembered: nobody votes twice in a term, whatever it forgot.
-    pub(super) fn sent(&mut self, envelope: &Envelope) {
-        let candidate = match &envelope.message {
-            Message::VoteReply(reply) if reply.granted => envelope.to,
-            Message::Vote(_) => envelope.from,
+    /// A promise that leaves is true on the disk of whoever makes it. Each is remembered: nobody
+    /// votes twice in a term, whatever it forgot, and only for a log at least as new as its own.
+    pub(super) fn sent(&mut self, envelope: &Envelope, disk: &Disk) {
+        let (from, to, term) = (envelope.from, envelope.to, envelope.term);
+        let (candidate, last) = match &envelope.message {
+            Message::Vote(vote) => {
+                self.claims.insert((from, term), vote.last);
+                (Some(from), vote.last)
+            }
+            Message::VoteReply(reply) => {
+                if let Some(claimed) = self.claims.get(&(to, term)).filter(|_| reply.granted) {
+                    assert!(*claimed >= reply.last, "n{from} votes for an older log");
+                }
+                (Some(to).filter(|_| reply.granted), reply.last)
+            }
+            Message::AppendReply(AppendReply::Accepted { matched }) => {
+                assert!(
+                    disk.last().index >= *matched,
+                    "n{from} acknowledges {matched}"
+                );
+                (None, LogId::ZERO)
+            }
+            Message::AppendReply(AppendReply::Rejected { last, .. }) => (None, *last),
             _ => return,
         };
-        let key = (envelope.from, envelope.term);
-        let voted = *self.votes.entry(key).or_insert(candidate);
         assert_eq!(
-            voted, candidate,
-            "n{} votes twice in term {}",
-            envelope.from, envelope.term
+            disk.hard_state.term, term,
+            "n{from} speaks in a durable term"
         );
+        assert!(
+            disk.has(last),
+            "n{from} claims {last}, which is not on its disk"
+        );
+        let Some(candidate) = candidate else {
+            return;
+        };
+        let durable = HardState {
+            term,
+            vote: Some(candidate),
+        };
+        assert_eq!(disk.hard_state, durable, "n{from}'s vote is on its disk");
+        let voted = *self.votes.entry((from, term)).or_insert(candidate);
+        assert_eq!(voted, candidate, "n{from} votes twice in term {term}");
     }
 
     /// All nodes apply the same entries in the same order.
     pub(super) fn applied(&mut self, entry: &Entry) {
-        let committed = self
-            .committed
+        let known = self
+            .applied
             .entry(entry.index())
             .or_insert_with(|| entry.clone());
         assert_eq!(
-            committed,
+            known,
             entry,
             "another entry was applied at {}",
             entry.index()
@@ -93,7 +189,8 @@ impl Checks {
     }
 
     pub(super) fn read_begun(&mut self, ticket: ReadTicket) {
-        self.reads.insert(ticket, self.highest());
+        let highest = self.committed.keys().next_back().copied();
+        self.reads.insert(ticket, highest.unwrap_or_default());
     }
 
     /// A read sees at least what was committed when it began.
@@ -101,15 +198,7 @@ impl Checks {
         let needed = self.reads.remove(&ticket).unwrap_or_default();
         assert!(
             index >= needed,
-            "n{id}: a read at {index} misses what was applied at {needed}"
+            "n{id}: a read at {index} misses what was committed at {needed}"
         );
-    }
-
-    fn highest(&self) -> Index {
-        self.committed
-            .keys()
-            .next_back()
-            .copied()
-            .unwrap_or_default()
     }
 }

@@ -5,84 +5,25 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use super::checks::Checks;
+use super::disk::Disk;
 use super::render;
 use crate::config::{Config, Limits, Timing};
-use crate::entry::{Entry, EntryKind};
-use crate::log_store::{AppendBatch, LoadedLog};
+use crate::entry::Entry;
 use crate::membership::{Member, MemberRole, Membership};
 use crate::message::{AppendReply, Envelope, Message};
 use crate::protocol::{
     Apply, Effects, Input, Load, Loaded, Persisted, Proposal, ProposalTicket, Raft, ReadTicket,
     Role, Write,
 };
-use crate::types::{ClusterId, GroupId, HardState, Incarnation, Index, LogId, NodeId, Term};
+use crate::types::{ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Term};
 
-/// What survives a crash.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Disk {
-    pub(super) hard_state: HardState,
-    pub(super) entries: Vec<Entry>,
-}
-
-impl Disk {
-    /// Entries of the given terms, as if they had been replicated before.
-    pub(super) fn with_terms(terms: &[u64]) -> Self {
-        let entries = (1..).zip(terms).map(|(index, term)| {
-            let id = LogId::new(Term(*term), Index(index));
-            Entry::new(
-                id,
-                EntryKind::Command,
-                Bytes::from(format!("{term}.{index}")),
-            )
-        });
-        let term = Term(terms.last().copied().unwrap_or(0));
-        Self {
-            hard_state: HardState { term, vote: None },
-            entries: entries.collect(),
-        }
-    }
-
-    pub(super) fn last(&self) -> LogId {
-        self.entries.last().map_or(LogId::ZERO, Entry::id)
-    }
-
-    fn apply(&mut self, batch: &AppendBatch) {
-        if let Some(hard_state) = batch.hard_state {
-            self.hard_state = hard_state;
-        }
-        if let Some(from) = batch.truncate_from {
-            self.entries.truncate(from.previous().0 as usize);
-        }
-        for entry in &batch.entries {
-            assert_eq!(
-                entry.index(),
-                self.last().index.next(),
-                "the disk has no holes"
-            );
-            self.entries.push(entry.clone());
-        }
-    }
-
-    fn load(&self) -> LoadedLog {
-        let mut term_runs: Vec<(Term, Index)> = Vec::new();
-        for entry in &self.entries {
-            if term_runs
-                .last()
-                .is_none_or(|(term, _)| *term < entry.term())
-            {
-                term_runs.push((entry.term(), entry.index()));
-            }
-        }
-        LoadedLog {
-            hard_state: self.hard_state,
-            term_runs,
-            last: self.last(),
-        }
-    }
-
-    fn read(&self, from: Index, to: Index) -> Vec<Entry> {
-        self.entries[from.previous().0 as usize..to.0 as usize].to_vec()
-    }
+/// What the nodes did so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) applied: u64,
+    pub(super) truncations: u64,
+    pub(super) leaders: u64,
+    pub(super) reads: u64,
 }
 
 #[derive(Debug)]
@@ -109,9 +50,14 @@ pub(super) struct Cluster {
     pub(super) timing: Timing,
     pub(super) seed: u64,
     checks: Checks,
+    /// Whether what happens is written down; schedules are faster without.
+    pub(super) is_traced: bool,
     trace: Vec<String>,
+    pub(super) counts: Counts,
     /// Rejected appends that were sent so far.
     pub(super) rejections: u64,
+    /// Entries in all appends that were sent so far, by receiver.
+    pub(super) entries_sent: BTreeMap<NodeId, u64>,
     next_ticket: u64,
 }
 
@@ -137,8 +83,11 @@ impl Cluster {
             timing: Timing::LAN,
             seed,
             checks: Checks::default(),
+            is_traced: true,
             trace: Vec::new(),
+            counts: Counts::default(),
             rejections: 0,
+            entries_sent: BTreeMap::new(),
             next_ticket: 0,
         };
         for id in cluster.ids() {
@@ -159,6 +108,12 @@ impl Cluster {
         self.nodes[&id].raft.as_ref().expect("the node is up")
     }
 
+    /// Takes a node out of the cluster, as it is.
+    pub(super) fn take_raft(&mut self, id: NodeId) -> Raft {
+        let node = self.nodes.get_mut(&id).expect("known");
+        node.raft.take().expect("the node is up")
+    }
+
     pub(super) fn is_up(&self, id: NodeId) -> bool {
         self.nodes[&id].raft.is_some()
     }
@@ -166,6 +121,12 @@ impl Cluster {
     /// What happened since the last call, a line each.
     pub(super) fn take_trace(&mut self) -> Vec<String> {
         std::mem::take(&mut self.trace)
+    }
+
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        if self.is_traced {
+            self.trace.push(line());
+        }
     }
 
     fn member_list(&self) -> Membership {
@@ -206,10 +167,16 @@ impl Cluster {
         }
         node.raft = None;
         node.loads.clear();
-        self.trace.push(format!(
-            "n{id} crashes with {}",
-            render::disk(&self.nodes[&id].disk)
-        ));
+        let disk = render::disk(&node.disk);
+        self.note(|| format!("n{id} crashes with {disk}"));
+    }
+
+    /// Starts all nodes anew, so that changed limits and timing hold.
+    pub(super) fn restart_all(&mut self) {
+        for id in self.ids() {
+            self.crash(id, 0);
+            self.start(id);
+        }
     }
 
     /// Steps one input and collects what comes of it.
@@ -242,11 +209,9 @@ impl Cluster {
             .expect("up");
         let effects = raft.take_effects();
         let refusals = raft.take_refusals();
-        self.trace.extend(
-            refusals
-                .iter()
-                .map(|refusal| format!("n{id} refuses: {refusal}")),
-        );
+        for refusal in refusals {
+            self.note(|| format!("n{id} refuses: {refusal}"));
+        }
         let Effects {
             writes,
             send,
@@ -258,10 +223,14 @@ impl Cluster {
             role_changed,
         } = effects;
         if let Some(change) = role_changed {
-            self.trace.push(format!("n{id} {}", render::role(change)));
+            self.counts.leaders += u64::from(change.role == Role::Leader);
+            self.note(|| format!("n{id} {}", render::role(change)));
         }
         for write in writes {
-            self.trace.extend(render::write(id, &write));
+            self.counts.truncations += u64::from(write.batch.truncate_from.is_some());
+            if self.is_traced {
+                self.trace.extend(render::write(id, &write));
+            }
             self.nodes
                 .get_mut(&id)
                 .expect("known")
@@ -271,17 +240,18 @@ impl Cluster {
         send.into_iter()
             .for_each(|envelope| self.transmit(envelope));
         for (_, outcome) in proposed {
-            let outcome = outcome.map_or_else(|e| format!("refused: {e}"), |id| format!("at {id}"));
-            self.trace.push(format!("n{id} proposal {outcome}"));
+            self.note(|| match outcome {
+                Ok(at) => format!("n{id} proposal at {at}"),
+                Err(error) => format!("n{id} proposal refused: {error}"),
+            });
         }
         for (ticket, index) in reads_ready {
             self.checks.read_ready(id, ticket, index);
-            self.trace
-                .push(format!("n{id} read {} ready at {index}", ticket.0));
+            self.counts.reads += 1;
+            self.note(|| format!("n{id} read {} ready at {index}", ticket.0));
         }
         for (ticket, error) in reads_refused {
-            self.trace
-                .push(format!("n{id} read {} refused: {error}", ticket.0));
+            self.note(|| format!("n{id} read {} refused: {error}", ticket.0));
         }
         self.nodes.get_mut(&id).expect("known").loads.extend(load);
         self.check(id);
@@ -291,15 +261,7 @@ impl Cluster {
     }
 
     fn check(&mut self, id: NodeId) {
-        let held = |follower: NodeId, index: Index| {
-            self.nodes[&follower]
-                .disk
-                .entries
-                .get(index.previous().0 as usize)
-                .map(Entry::id)
-        };
-        self.checks
-            .node(id, self.nodes[&id].raft.as_ref().expect("up"), held);
+        self.checks.node(id, &self.nodes);
     }
 
     fn apply(&mut self, id: NodeId, apply: &Apply) {
@@ -321,24 +283,30 @@ impl Cluster {
                 "applied in order"
             );
             self.checks.applied(&entry);
-            self.trace
-                .push(format!("n{id} applies {}", render::entry(&entry)));
+            self.counts.applied += 1;
+            if self.is_traced {
+                let line = format!("n{id} applies {}", render::entry(&entry));
+                self.trace.push(line);
+            }
             node.applied.push(entry);
         }
         self.step(id, Input::Applied(apply.to));
     }
 
     fn transmit(&mut self, envelope: Envelope) {
-        self.checks.sent(&envelope);
+        self.checks
+            .sent(&envelope, &self.nodes[&envelope.from].disk);
         let lost = self.cut.contains(&(envelope.from, envelope.to));
         let mark = if lost { " (lost)" } else { "" };
-        self.trace
-            .push(format!("{}{mark}", render::envelope(&envelope)));
+        self.note(|| format!("{}{mark}", render::envelope(&envelope)));
         let rejected = matches!(
             envelope.message,
             Message::AppendReply(AppendReply::Rejected { .. })
         );
         self.rejections += u64::from(rejected);
+        if let Message::Append(append) = &envelope.message {
+            *self.entries_sent.entry(envelope.to).or_default() += append.entries.len() as u64;
+        }
         if !lost {
             self.network.push(envelope);
         }
@@ -351,8 +319,7 @@ impl Cluster {
             return false;
         };
         node.disk.apply(&write.batch);
-        self.trace
-            .push(format!("n{id} write {} is durable", write.number));
+        self.note(|| format!("n{id} write {} is durable", write.number));
         write
             .promises
             .into_iter()

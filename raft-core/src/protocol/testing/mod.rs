@@ -5,9 +5,14 @@
 
 mod checks;
 mod cluster;
+mod disk;
+mod flow;
+mod hostile;
+mod messages;
 mod probes;
 mod random;
 mod render;
 mod script;
+mod time;
 
 use cluster::Cluster;

@@ -1,12 +1,12 @@
-//! How many appends are rejected before a follower is in step: none where its vote gave a hint and its
-//! log is a prefix, one where it is only short, at most one for each wrong term it has.
+//! How many appends are rejected before a follower is in step: none where its vote gave a hint and
+//! its log is a prefix, one where it is only short, at most one for each wrong term it has.
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
 use super::Cluster;
-use super::cluster::Disk;
+use super::disk::Disk;
 use crate::protocol::Input;
 use crate::types::NodeId;
 

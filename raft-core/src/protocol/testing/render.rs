@@ -1,6 +1,6 @@
 //! How what happens is written in scripts: short, stable, one line each.
 
-use super::cluster::Disk;
+use super::disk::Disk;
 use crate::entry::{Entry, EntryKind};
 use crate::message::{AppendReply, Envelope, Message};
 use crate::protocol::{RoleChange, Write};

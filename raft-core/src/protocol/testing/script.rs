@@ -3,8 +3,8 @@
 //!
 //! Commands (node numbers are plain; `from`, `to`, `type` and `limit` choose messages):
 //! `cluster N [ID="terms of its log"]`, `tick ID [COUNT]`, `campaign ID`, `propose ID VALUE`,
-//! `read ID TICKET`, `deliver`, `drop`, `repeat`, `hold`, `release`, `persist ID [COUNT]`, `load ID`,
-//! `crash ID [WRITES KEPT]`, `restart ID`, `isolate ID`, `cut FROM TO`, `heal`, `stabilize`,
+//! `read ID TICKET`, `deliver`, `drop`, `repeat`, `hold`, `release`, `persist ID [COUNT]`, `load
+//! ID`, `crash ID [WRITES KEPT]`, `restart ID`, `isolate ID`, `cut FROM TO`, `heal`, `stabilize`,
 //! `status`, `disk ID`, `unreachable FROM PEER`, and
 //! `append TO from=ID term=T base=INDEX base_term=T terms="terms of the entries"`.
 
@@ -17,7 +17,7 @@ use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Command, Context};
 
 use super::Cluster;
-use super::cluster::Disk;
+use super::disk::Disk;
 use super::render;
 use crate::entry::{Entry, EntryKind};
 use crate::message::{Append, Envelope, Message};
@@ -238,7 +238,8 @@ fn status(cluster: &Cluster) -> String {
         let (last, durable, commit, applied) = (s.last, s.durable, s.commit, s.applied);
         writeln!(
             out,
-            "n{id} {role} term {term} last {last} durable {durable} commit {commit} applied {applied}"
+            "n{id} {role} term {term} last {last} durable {durable} commit {commit} \
+             applied {applied}"
         )
         .unwrap();
     }

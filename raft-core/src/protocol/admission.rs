@@ -1,0 +1,89 @@
+//! Which messages are let in: only those that are for us, from whom they say, and sound in
+//! themselves. What gets past here may be wrong, but it never makes an assertion fail.
+
+use crate::error::Refusal;
+use crate::message::{Append, Envelope, Message};
+use crate::protocol::Raft;
+use crate::types::{Index, LogId, NodeId, Term};
+
+/// Refusals that are kept until they are taken; what comes on top is only counted.
+const REFUSALS_MAX: usize = 16;
+
+/// No cluster comes near this term by elections. Whoever claims more is wrong, and to believe it
+/// would leave no term to elect anybody in.
+const TERM_MAX: Term = Term(u64::MAX >> 1);
+
+impl Raft {
+    /// Whether a message is for us, from whom it says, and not contradictory in itself.
+    pub(crate) fn check(&self, envelope: &Envelope) -> Result<(), Refusal> {
+        let config = &self.config;
+        if envelope.cluster != config.cluster {
+            return Err(Refusal::Cluster);
+        }
+        if envelope.group != config.group {
+            return Err(Refusal::Group);
+        }
+        if envelope.to != config.id || envelope.from == config.id {
+            return Err(Refusal::Addressee(envelope.to));
+        }
+        if envelope.to_incarnation != config.incarnation {
+            return Err(Refusal::Incarnation(envelope.to));
+        }
+        let sender = config
+            .members
+            .get(envelope.from)
+            .ok_or(Refusal::Stranger(envelope.from))?;
+        if sender.incarnation != envelope.from_incarnation {
+            return Err(Refusal::Incarnation(envelope.from));
+        }
+        let sound = match &envelope.message {
+            Message::Append(append) => is_sound(append, envelope.term),
+            Message::PreVote(pre_vote) => pre_vote.next_term > envelope.term,
+            _ => envelope.term > Term(0) || matches!(envelope.message, Message::PreVoteReply(_)),
+        };
+        if sound && envelope.term <= TERM_MAX {
+            Ok(())
+        } else {
+            Err(malformed(envelope.from, &envelope.message, envelope.term))
+        }
+    }
+
+    pub(crate) fn refuse(&mut self, refusal: Refusal) {
+        self.counters.refused += 1;
+        if self.refusals.len() < REFUSALS_MAX {
+            self.refusals.push(refusal);
+        }
+    }
+
+    pub(crate) fn refuse_malformed(&mut self, from: NodeId, message: &'static str) {
+        let term = self.hard_state.term;
+        self.refuse(Refusal::Malformed {
+            from,
+            message,
+            term,
+        });
+    }
+}
+
+/// Entries follow their base and each other; terms never fall and are never above the sender's.
+/// Only the position before the first entry has the term 0.
+fn is_sound(append: &Append, term: Term) -> bool {
+    let mut before = append.base;
+    for entry in &append.entries {
+        let follows = before.index.0.checked_add(1) == Some(entry.index().0);
+        if !follows || entry.term() < before.term || entry.term() == Term(0) {
+            return false;
+        }
+        before = entry.id();
+    }
+    let base_is_real = append.base.index > Index(0) && append.base.term > Term(0);
+    term > Term(0) && before.term <= term && (base_is_real || append.base == LogId::ZERO)
+}
+
+fn malformed(from: NodeId, message: &Message, term: Term) -> Refusal {
+    Refusal::Malformed {
+        from,
+        message: message.name(),
+        term,
+    }
+}
