@@ -3,6 +3,7 @@
 mod cluster;
 mod data;
 mod demo;
+mod disks;
 mod folders;
 mod program;
 mod usage;

@@ -2,6 +2,7 @@
 
 use std::net::UdpSocket;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::program::{base_port, command, run};
 
@@ -66,6 +67,21 @@ fn a_client_without_a_usable_configuration_says_which_one_it_looked_for() {
     ]);
     let line = run.expect_error(2);
     assert!(line.contains("client.toml"), "{line}");
+}
+
+#[test]
+fn unknown_keys_of_a_client_configuration_are_refused() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let made = dir.path().join("made");
+    init(&made, base_port());
+    let config = made.join("client.toml");
+    let text = std::fs::read_to_string(&config).expect("made");
+    for wrong in [format!("frob = 1\n{text}"), format!("{text}frob = 1\n")] {
+        std::fs::write(&config, wrong).expect("written");
+        let arguments = ["get", "k", "-c"].map(AsRef::as_ref);
+        let run = run(arguments.into_iter().chain([config.as_os_str()]));
+        assert!(run.expect_error(2).contains("frob"), "{}", run.stderr);
+    }
 }
 
 #[test]
@@ -135,6 +151,15 @@ fn a_cluster_that_is_down_is_unavailable() {
         assert_eq!((code, &*stdout), (Some(3), ""), "{stderr}");
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
     }
+    // An import waits for a cluster that goes away under it, not for one that never was.
+    let tree = dir.path().join("tree");
+    std::fs::create_dir(&tree).expect("made");
+    std::fs::write(tree.join("file"), "content").expect("written");
+    let begin = Instant::now();
+    let (code, stdout, stderr) = run(&["import", tree.to_str().expect("text")]);
+    assert_eq!((code, &*stdout), (Some(3), ""), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(begin.elapsed() < Duration::from_secs(30), "{stderr}");
     let (code, stdout, stderr) = run(&["status"]);
     assert_eq!(code, Some(3), "{stderr}");
     assert_eq!(stdout.matches("unreachable").count(), 2, "{stdout}");

@@ -2,6 +2,7 @@
 //! known is simply put again, because putting the same value twice is the same as putting it once.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +17,8 @@ use crate::commands::noted::Notes;
 use crate::exit::{Exit, Failure};
 use crate::output::printable;
 
-/// How long one key is tried: longer than any fail-over, and than restarting a cluster by hand.
+/// How long one key is tried once the cluster has taken one: longer than any fail-over, and than
+/// restarting a cluster by hand. A cluster that is down from the beginning is not waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The first pause before a key is tried again; doubled up to [`PAUSE_MAX`].
@@ -47,7 +49,8 @@ struct Ended {
 /// Puts everything.
 ///
 /// # Errors
-/// When a key could not be put for [`PATIENCE`], with the exit code for what is known about it.
+/// When a key could not be put for [`PATIENCE`], or none could be put at all, with the exit code
+/// for what is known about it.
 pub(super) async fn put_all(
     client: &KvClient,
     mut fed: FedReceiver,
@@ -59,10 +62,11 @@ pub(super) async fn put_all(
     // A key that comes twice in a file must end with its last value, so it waits for its first.
     let mut waiting: Option<Item> = None;
     let mut open = true;
+    let is_reached = AtomicBool::new(false);
     loop {
         if let Some(item) = waiting.take_if(|item| !keys.contains(&item.key)) {
             keys.insert(item.key.clone());
-            puts.push(put(client, item));
+            puts.push(put(client, item, &is_reached));
         }
         tokio::select! {
             ended = puts.next(), if !puts.is_empty() => {
@@ -118,19 +122,28 @@ fn leave_out(noted: &Noted, tally: &mut Tally, progress: &Progress) {
     }
 }
 
-async fn put(client: &KvClient, item: Item) -> Ended {
+async fn put(client: &KvClient, item: Item, is_reached: &AtomicBool) -> Ended {
     let deadline = Instant::now() + PATIENCE;
     let mut pause = PAUSE_MIN;
     let mut may_be_applied = false;
     loop {
         let result = client.put(item.key.clone(), item.value.clone()).await;
         let Err(error) = result else {
+            is_reached.store(true, Ordering::Relaxed);
             let result = Ok(());
             return Ended { item, result };
         };
         let exit = Exit::from_code(error.exit_code());
         may_be_applied |= exit == Exit::Unknown;
-        let again = matches!(exit, Exit::Unavailable | Exit::Unknown);
+        // An unknown outcome means that a node took the request, so somebody is there.
+        if exit == Exit::Unknown {
+            is_reached.store(true, Ordering::Relaxed);
+        }
+        let again = match exit {
+            Exit::Unknown => true,
+            Exit::Unavailable => is_reached.load(Ordering::Relaxed),
+            _ => false,
+        };
         if !again || Instant::now() >= deadline {
             let result = Err(failure(&item, &error, may_be_applied));
             return Ended { item, result };
