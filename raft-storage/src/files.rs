@@ -1,6 +1,10 @@
 //! File operations with the errors of this crate, and the one place where tests inject failures and
 //! record what would be on the disk after a power cut. No format lives here.
 
+mod note;
+#[cfg(test)]
+pub(crate) mod probe;
+
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -11,9 +15,7 @@ use std::sync::Arc;
 use raft_core::StorageError;
 
 use crate::errors::io_error;
-
-#[cfg(test)]
-pub(crate) mod probe;
+use note::Note;
 
 /// The operations that change a directory or a file of the log. Without tests it is empty and
 /// passes everything through.
@@ -104,21 +106,6 @@ impl Disk {
     fn note<'a>(&self, _note: impl FnOnce() -> Note<'a>) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// What is about to happen, for the probe of the tests.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "only the probe of the tests reads it")
-)]
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Note<'a> {
-    Create(&'a Path),
-    Write(&'a Path, u64, &'a [u8]),
-    Sync(&'a Path),
-    Rename(&'a Path, &'a Path),
-    Remove(&'a Path),
-    SyncDir,
 }
 
 impl DiskFile {

@@ -2,8 +2,8 @@
 
 use raft_core::{AppendBatch, Entry, HardState, Index, StorageError};
 
-use super::Place;
 use super::model::{Checked, entries_behind, hard_state};
+use super::place::Place;
 
 fn only_hard_state(state: HardState) -> AppendBatch {
     AppendBatch {

@@ -15,15 +15,11 @@
 
 mod cases;
 mod model;
+mod place;
 mod random;
 
-use raft_core::{LogStore, StorageError};
-
+pub use place::Place;
 pub use random::{RandomOptions, run_random};
-
-/// A place where one log is kept, for instance a temporary directory. Called to open the log; the
-/// store that it returned before has been dropped by then, its readers too.
-pub type Place = Box<dyn FnMut() -> Result<Box<dyn LogStore>, StorageError> + Send>;
 
 /// Runs all cases, each in a new place.
 ///

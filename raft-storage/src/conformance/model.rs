@@ -6,7 +6,7 @@ use raft_core::{
     Term,
 };
 
-use super::Place;
+use super::place::Place;
 
 /// Bytes per read when a whole log is compared: enough that reads cross files, few enough that
 /// there are several.

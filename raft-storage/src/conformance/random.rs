@@ -2,8 +2,8 @@
 
 use raft_core::{AppendBatch, Index};
 
-use super::Place;
 use super::model::{Checked, entries_behind, hard_state};
+use super::place::Place;
 
 /// Which random run, and how long.
 #[derive(Clone, Copy, Debug)]

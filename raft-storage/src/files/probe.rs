@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::Note;
+use super::note::Note;
 
 /// Bytes that a disk writes whole.
 const SECTOR_BYTES: usize = 512;

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use raft_core::{Entry, Index, LogReader, LogUsage, StorageError, Term};
 use rocksdb::{DB, ReadOptions, SnapshotWithThreadMode};
 
+use super::database::{Shared, rocks_error};
 use super::keys::{self, LogEnd};
-use super::{Shared, rocks_error};
 use crate::outline::fits_read;
 
 /// Bytes that RocksDB reads ahead of a read.

@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering;
 
 use raft_core::{HardState, LogId, StorageError};
 
-use super::Shared;
 use super::record::{RecordHeader, RecordKind, SEAL_BYTES, record_bytes};
 use super::recovery::Tail;
 use super::segment::{HEADER_BYTES, SealMark, SegmentHeader, SegmentRef, file_name};
+use super::shared::Shared;
 use super::spare::SpareMaker;
 use crate::errors::io_error;
 use crate::files::{Disk, DiskFile};

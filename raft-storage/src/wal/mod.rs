@@ -15,6 +15,7 @@ mod record;
 mod recovery;
 mod scan;
 mod segment;
+mod shared;
 mod spare;
 #[cfg(test)]
 mod tests;
@@ -22,26 +23,24 @@ mod writer;
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use raft_core::{
-    AppendBatch, HardState, LoadedLog, LogId, LogReader, LogStore, LogUsage, StorageError,
-};
+use raft_core::{AppendBatch, HardState, LoadedLog, LogId, LogReader, LogStore, StorageError};
 
 pub use options::{RecoveryReport, TailCut, WalOptions};
 
-use crate::batch_thread::{BatchThread, Poison};
+use crate::batch_thread::BatchThread;
 use crate::errors::{foreign, io_error};
 use crate::files::{create_dir_synced, lock_dir};
 use crate::owner::WalOwner;
 use active::{ActiveSegment, Beginning, SegmentFactory};
-use index::LogIndex;
 use reader::WalReader;
 use recovery::Recovered;
 use segment::SealMark;
+use shared::Shared;
 use spare::SPARE_NAME;
 use writer::Writer;
 
@@ -50,37 +49,6 @@ use writer::Writer;
 pub struct WalLogStore {
     shared: Arc<Shared>,
     thread: BatchThread,
-}
-
-/// What the writer tells the readers.
-#[derive(Debug, Default)]
-struct Shared {
-    durable: Mutex<Durable>,
-    poison: Arc<Poison>,
-    segment_bytes: AtomicU64,
-    spare_bytes: AtomicU64,
-}
-
-/// What is on the disk for good.
-#[derive(Debug, Default)]
-struct Durable {
-    hard_state: HardState,
-    index: LogIndex,
-}
-
-impl Shared {
-    fn durable(&self) -> MutexGuard<'_, Durable> {
-        // A batch is checked before it is published, so no panic leaves half of one behind.
-        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn usage(&self) -> LogUsage {
-        let segments = self.segment_bytes.load(Ordering::Relaxed);
-        LogUsage {
-            log_bytes: self.durable().index.log_bytes(),
-            disk_bytes: segments + self.spare_bytes.load(Ordering::Relaxed),
-        }
-    }
 }
 
 impl WalLogStore {

@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use raft_core::{Entry, Index, LogReader, LogUsage, StorageError};
 
-use super::Shared;
 use super::index::{Placed, Stretch};
 use super::record::{Decoded, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
+use super::shared::Shared;
 use crate::errors::{damaged, io_error};
 
 /// The reader of a file log.

@@ -8,11 +8,11 @@ use std::time::Duration;
 use raft_core::entry::ENTRY_HEADER_BYTES;
 use raft_core::{AppendBatch, Entry, HardState, Index, LogId, StorageError};
 
-use super::Shared;
 use super::active::{ActiveSegment, Beginning, SegmentFactory};
 use super::index::Placed;
 use super::record::RecordKind;
 use super::segment::SegmentRef;
+use super::shared::Shared;
 use crate::batch_thread::{BatchWriter, Outcome};
 use crate::hard_state::encode_hard_state;
 
