@@ -41,7 +41,7 @@ pub struct PeerAddress {
     pub incarnation: Incarnation,
 }
 
-/// Times and bounds of a [`QuicTransport`].
+/// Times and bounds of a [`QuicTransport`](super::QuicTransport).
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct QuicOptions {
