@@ -32,7 +32,7 @@ pub(super) fn open(
     };
     let store: Box<dyn LogStore> = match storage {
         StorageKind::Memory => Box::new(MemoryLogStore::new()),
-        StorageKind::Rocksdb => open_rocksdb(path, owner)?,
+        StorageKind::Rocksdb => open_rocksdb(path, owner, is_first_start)?,
         StorageKind::File => {
             let options = WalOptions {
                 create: is_first_start,
@@ -50,31 +50,34 @@ pub(super) fn open(
 }
 
 #[cfg(feature = "rocksdb")]
-fn open_rocksdb(path: &Path, owner: WalOwner) -> Result<Box<dyn LogStore>, StorageError> {
-    Ok(Box::new(raft_storage::RocksLogStore::open(path, owner)?))
+fn open_rocksdb(
+    path: &Path,
+    owner: WalOwner,
+    is_first_start: bool,
+) -> Result<Box<dyn LogStore>, StorageError> {
+    let store = if is_first_start {
+        raft_storage::RocksLogStore::open(path, owner)?
+    } else {
+        raft_storage::RocksLogStore::open_existing(path, owner)?
+    };
+    Ok(Box::new(store))
 }
 
 #[cfg(not(feature = "rocksdb"))]
-fn open_rocksdb(path: &Path, _owner: WalOwner) -> Result<Box<dyn LogStore>, StorageError> {
+fn open_rocksdb(
+    path: &Path,
+    _owner: WalOwner,
+    _is_first_start: bool,
+) -> Result<Box<dyn LogStore>, StorageError> {
     Err(StorageError::Foreign {
         path: path.display().to_string(),
         what: "is a RocksDB log, and this program was built without RocksDB".to_owned(),
     })
 }
 
-/// A torn tail is normal after a crash and is repaired; it is still told, because a disk that loses
-/// what it promised to keep looks the same.
+/// Tells what was read. A tail that was cut has been told by the log itself.
 fn tell(path: &Path, report: &RecoveryReport) {
     let path = path.display();
-    if let Some(cut) = &report.cut {
-        tracing::warn!(
-            file = %cut.path.display(),
-            offset = cut.offset,
-            bytes = cut.bytes,
-            copy = %cut.copy.display(),
-            "cut a torn tail off the log"
-        );
-    }
     tracing::info!(
         %path,
         segments = report.segments,
