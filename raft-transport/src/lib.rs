@@ -5,7 +5,7 @@
 //!   reorder what they say. For tests, simulations and clusters within one process.
 //! - [`QuicTransport`] connects processes over authenticated QUIC links.
 //! - [`codec`] is the one encoding of an envelope; only QUIC needs it.
-//! - [`conformance`] (feature `conformance`) is what any transport must pass.
+//! - `conformance` (feature `conformance`) is what any transport must pass.
 //!
 //! In both, messages travel in two lanes: entries in one, everything else in the other, so that a
 //! heartbeat or a vote never waits behind entries.
