@@ -78,8 +78,12 @@ fn unknown_keys_of_a_client_configuration_are_refused() {
     let text = std::fs::read_to_string(&config).expect("made");
     for wrong in [format!("frob = 1\n{text}"), format!("{text}frob = 1\n")] {
         std::fs::write(&config, wrong).expect("written");
-        let arguments = ["get", "k", "-c"].map(AsRef::as_ref);
-        let run = run(arguments.into_iter().chain([config.as_os_str()]));
+        let run = run([
+            "get".as_ref(),
+            "k".as_ref(),
+            "-c".as_ref(),
+            config.as_os_str(),
+        ]);
         assert!(run.expect_error(2).contains("frob"), "{}", run.stderr);
     }
 }

@@ -57,12 +57,12 @@ pub(super) async fn put_all(
     progress: &Progress,
 ) -> Result<Tally, Failure> {
     let mut tally = Tally::default();
+    let is_reached = AtomicBool::new(false);
     let mut puts = FuturesUnordered::new();
     let mut keys = BTreeSet::<Bytes>::new();
     // A key that comes twice in a file must end with its last value, so it waits for its first.
     let mut waiting: Option<Item> = None;
     let mut open = true;
-    let is_reached = AtomicBool::new(false);
     loop {
         if let Some(item) = waiting.take_if(|item| !keys.contains(&item.key)) {
             keys.insert(item.key.clone());
