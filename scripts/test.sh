@@ -19,10 +19,11 @@ docs() {
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 }
 
-# Only these crates differ with the feature; all others were tested in the stage before.
+# The whole workspace again, so that all other features, and with them the dependencies that were
+# compiled for the stage before, stay the same.
 rocksdb() {
-    cargo test --locked --package raft-storage --package kv-service --package flotilla \
-        --features raft-storage/rocksdb,kv-service/rocksdb,flotilla/rocksdb
+    cargo test --locked --workspace --features \
+        raft-storage/rocksdb,kv-service/rocksdb,flotilla/rocksdb,benches/rocksdb
 }
 
 stage "set-up" ./scripts/setup.sh

@@ -87,8 +87,9 @@ pub enum IdentityError {
     /// It is missing or empty.
     #[error(
         "data directory {} {state}; it is formatted only by `flotilla init` and \
-         `flotilla cluster`. Where node {node} has run before, its disk is lost: bring it back \
-         with `flotilla member replace {node}`", path.display()
+         `flotilla cluster`. Where node {node} has run before, its disk is lost: restore the \
+         directory, or leave the node off; the majority goes on, and `flotilla member replace \
+         {node}` of a later version brings it back", path.display()
     )]
     Missing {
         /// The directory.
@@ -107,7 +108,10 @@ pub enum IdentityError {
     #[error("{} is not empty; a data directory is formatted only once", .0.display())]
     NotEmpty(PathBuf),
     /// It belongs to somebody else.
-    #[error("data directory {} belongs to {what} {found}, not to {expected}", path.display())]
+    #[error(
+        "data directory {} belongs to {what} {found}, not to {expected}; give the node its own",
+        path.display()
+    )]
     Foreign {
         /// The directory.
         path: PathBuf,
@@ -137,7 +141,8 @@ pub enum IdentityError {
     /// The node was started before, and its log is gone.
     #[error(
         "node {node} was started {boot} times before, but its log in {} is gone: it must not vote \
-         or acknowledge as if it remembered. Bring it back with `flotilla member replace {node}`",
+         or acknowledge as if it remembered. Restore the log, or leave the node off; the majority \
+         goes on, and `flotilla member replace {node}` of a later version brings it back",
         path.display()
     )]
     LogLost {
