@@ -57,7 +57,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "flotilla",
-        may_use: &["kv-service", "kv-client", "kv-api", "history"],
+        may_use: &["kv-service", "kv-client", "history"],
         tests_may_use: &[],
     },
     Room {
