@@ -8,10 +8,15 @@ command -v gcc >/dev/null || missing+=(gcc)
 command -v g++ >/dev/null || missing+=(g++)
 command -v make >/dev/null || missing+=(make)
 command -v python3 >/dev/null || missing+=(python3)
-# What the build script of the bindings looks for.
-if [ -z "${LIBCLANG_PATH:-}" ] && ! compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null \
-    && ! compgen -G '/usr/lib*/libclang*.so*' >/dev/null; then
-    missing+=(libclang-dev)
+# The bindings need the library itself (libclang-cpp is another one) and clang's own headers.
+found() { compgen -G "$1" >/dev/null; }
+if [ -z "${LIBCLANG_PATH:-}" ]; then
+    if ! { found '/usr/lib/llvm-*/lib/libclang.so*' || found '/usr/lib/llvm-*/lib/libclang-[0-9]*' \
+        || found '/usr/lib*/libclang.so*' || found '/usr/lib/*-linux-gnu/libclang-[0-9]*'; } \
+        || ! { found '/usr/lib/llvm-*/lib/clang/*/include/stddef.h' \
+        || found '/usr/lib*/clang/*/include/stddef.h'; }; then
+        missing+=(libclang-dev)
+    fi
 fi
 
 if [ ${#missing[@]} -gt 0 ]; then
