@@ -2,7 +2,7 @@
 
 use crate::entry::ENTRY_PAYLOAD_BYTES_MAX;
 use crate::membership::Membership;
-use crate::types::{ClusterId, GroupId, Incarnation, LogId, NodeId};
+use crate::types::{ClusterId, GroupId, Incarnation, LogId, NodeId, Term};
 
 /// Settings of one node of one group.
 #[derive(Clone, Debug)]
@@ -132,6 +132,15 @@ pub enum ConfigError {
     LogBehind {
         /// The last command in the state machine.
         applied: LogId,
+        /// The last entry in the log.
+        last: LogId,
+    },
+    /// The log holds entries of a term that the node says it has never seen: it could vote again in
+    /// a term that it has voted in.
+    #[error("the newest term on the disk is {term}, but the log ends at {last}")]
+    TermBehind {
+        /// The term of the hard state.
+        term: Term,
         /// The last entry in the log.
         last: LogId,
     },

@@ -119,6 +119,10 @@ impl Raft {
                 last: loaded.last,
             });
         }
+        let (term, last) = (loaded.hard_state.term, loaded.last);
+        if term < last.term {
+            return Err(ConfigError::TermBehind { term, last });
+        }
         let voters: Vec<_> = config.members.voters().collect();
         let mut random = Random::of_node(config.seed, config.id);
         let (min, max) = (

@@ -1,10 +1,12 @@
 //! A disk of a test node: what was written and synced, and nothing else.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::entry::{Entry, EntryKind};
 use crate::log_store::{AppendBatch, LoadedLog};
-use crate::types::{HardState, Index, LogId, Term};
+use crate::types::{HardState, Index, LogId, NodeId, Term};
 
 /// What survives a crash.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +30,14 @@ impl Disk {
         Self {
             hard_state: HardState { term, vote: None },
             entries: entries.collect(),
+        }
+    }
+
+    /// Lets every node have heard of the newest term that any of them knows.
+    pub(super) fn share_newest_term(disks: &mut BTreeMap<NodeId, Self>) {
+        let newest = disks.values().map(|disk| disk.hard_state.term).max();
+        for disk in disks.values_mut() {
+            disk.hard_state.term = newest.unwrap_or_default();
         }
     }
 

@@ -13,6 +13,7 @@ mod probes;
 mod random;
 mod render;
 mod script;
+mod start;
 mod time;
 
 use cluster::Cluster;

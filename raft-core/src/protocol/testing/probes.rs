@@ -21,14 +21,7 @@ fn rejections(leader: &[u64], follower: &[u64], heard: bool) -> u64 {
         .into_iter()
         .map(|(id, terms)| (NodeId(id), Disk::with_terms(terms)))
         .collect();
-    let term = disks
-        .values()
-        .map(|disk: &Disk| disk.hard_state.term)
-        .max()
-        .unwrap_or_default();
-    disks
-        .values_mut()
-        .for_each(|disk| disk.hard_state.term = term);
+    Disk::share_newest_term(&mut disks);
     let mut cluster = Cluster::new(disks, 3);
     if !heard {
         for other in [NodeId(1), NodeId(2)] {

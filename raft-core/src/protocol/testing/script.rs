@@ -98,14 +98,7 @@ impl Runner {
             disks.insert(NodeId(id.parse()?), Disk::with_terms(&terms?));
         }
         // Everybody has heard of the newest term.
-        let term = disks
-            .values()
-            .map(|disk: &Disk| disk.hard_state.term)
-            .max()
-            .unwrap_or_default();
-        disks
-            .values_mut()
-            .for_each(|disk| disk.hard_state.term = term);
+        Disk::share_newest_term(&mut disks);
         self.cluster = Some(Cluster::new(disks, 1));
         Ok(())
     }
