@@ -168,16 +168,18 @@ async fn a_peer_that_takes_nothing_costs_its_link_and_not_more() {
     // both nodes dial each other, one link may replace another.
     let dialled = within("a stalled link", async {
         loop {
-            match one.send(TWO, append(&fixture, ONE, TWO, 1 << 20)).await {
+            let sent = one.send(TWO, append(&fixture, ONE, TWO, 1 << 20)).await;
+            // Read before anything else runs, and so before the next link comes up.
+            let counters = one.counters();
+            if counters.links_stalled > 0 {
+                return counters.links_dialled;
+            }
+            match sent {
                 Ok(()) => {}
                 Err(SendError::Unreachable { .. }) => {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
                 Err(other) => panic!("{other}"),
-            }
-            let counters = one.counters();
-            if counters.links_stalled > 0 {
-                return counters.links_dialled;
             }
         }
     })
