@@ -108,8 +108,8 @@ fn a_spare_that_did_not_fit_is_made_again_when_it_is_needed() {
         let probe = Arc::new(Probe::of(&Image::new()));
         let options = options(Some(&probe));
         let (mut store, _) = WalLogStore::open(dir.path(), OWNER, options).unwrap();
-        // Behind the write and the sync of a batch that half fills the segment comes its spare, made
-        // by a thread of its own: the next batch waits until that has failed.
+        // Behind the write and the sync of a batch that half fills the segment comes its spare,
+        // made by a thread of its own: the next batch waits until that has failed.
         probe.fail_after(2, ErrorKind::StorageFull);
         store.append(entries(1, 1, &[1_000])).await.unwrap();
         let began = std::time::Instant::now();
