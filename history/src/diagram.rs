@@ -17,6 +17,8 @@ const NODE_WIDTH: u64 = 210;
 const HALF_LINE: u64 = 5;
 const MOMENT_HEIGHT: u64 = 15;
 const TEXT_HEIGHT: u64 = 13;
+/// From the label of a message to the next node.
+const LABEL_ASIDE: u64 = 16;
 /// Between two marks of the time axis.
 const MARK_HEIGHT: u64 = 14;
 
@@ -35,7 +37,7 @@ const STYLE: &str = "
 .underway { stroke: #777777; stroke-dasharray: 1 3; }
 .cross { stroke: #c62828; stroke-width: 2; }
 .head { fill: #4a78a8; }
-.label { fill: #33506d; text-anchor: middle; paint-order: stroke; stroke: #ffffff;
+.label { fill: #33506d; text-anchor: end; paint-order: stroke; stroke: #ffffff;
   stroke-width: 3; }
 .event { fill: #1a1a1a; paint-order: stroke; stroke: #ffffff; stroke-width: 3; }
 .violation { fill: #c62828; font-weight: bold; }
@@ -196,7 +198,8 @@ impl<'a> Diagram<'a> {
             Fate::Underway => ("message underway", "", 40),
         };
         let (end_x, end_y) = (part(from_x, to_x, share), part(from_y, to_y, share));
-        let (label_x, label_y) = (part(from_x, to_x, 35), part(from_y, to_y, 35) - 2);
+        let label_x = beside(from_x, to_x);
+        let label_y = on_the_way(label_x, (from_x, from_y), (to_x, to_y)).saturating_sub(3);
         let label = escape(label);
         let mut arrow = format!(
             "<g><title>{from} to {to}, sent at {sent}, {}: {label}</title>\
@@ -232,9 +235,11 @@ impl<'a> Diagram<'a> {
         };
         let at = self.y(event.ended());
         let above = self.written.entry((node, event.ended())).or_default();
-        let base = at + *above * TEXT_HEIGHT + 4;
-        *above += 1;
         let column = node.and_then(|node| self.across.get(&node));
+        // Beside the line of a node, but above the one that goes across all of them.
+        let lowered = if column.is_some() { 7 } else { 0 };
+        let base = at + *above * TEXT_HEIGHT + lowered - 3;
+        *above += 1;
         let x = column.map_or(MARGIN, |column| column + HALF_LINE + 3);
         let mut text = String::new();
         if column.is_none() {
@@ -317,6 +322,22 @@ fn edges(from: u64, to: u64) -> (u64, u64) {
         std::cmp::Ordering::Greater => (from - HALF_LINE, to + HALF_LINE),
         std::cmp::Ordering::Equal => (from + HALF_LINE, to + HALF_LINE + 30),
     }
+}
+
+/// Where the label of a message stands: at the right end of the gap to which it goes, because what
+/// is said of a node stands at the left end of the gap beside it.
+fn beside(from: u64, to: u64) -> u64 {
+    if from < to {
+        to.saturating_sub(LABEL_ASIDE)
+    } else {
+        to + NODE_WIDTH - LABEL_ASIDE
+    }
+}
+
+/// How far down a message is where it is so far across.
+fn on_the_way(x: u64, (from_x, from_y): (u64, u64), (to_x, to_y): (u64, u64)) -> u64 {
+    let way = from_x.abs_diff(to_x).max(1);
+    part(from_y, to_y, (from_x.abs_diff(x) * 100 / way).min(100))
 }
 
 /// The point at so many hundredths of the way.

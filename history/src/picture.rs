@@ -27,6 +27,8 @@ const CHARACTER_WIDTH: u64 = 7;
 const MARK_WIDTH: u64 = 90;
 /// Between two operations that follow each other in the order and have room for that.
 const POINT_WIDTH: u64 = 16;
+/// Below a bar, so that its words can be read.
+const POINT_BELOW: u64 = 5;
 
 const STYLE: &str = "
 .grid { stroke: #eeeeee; }
@@ -303,7 +305,8 @@ impl Canvas<'_> {
             let (left, top, width) = self.layout.bar(operation);
             let x = left.max(reached + POINT_WIDTH).min(left + width);
             reached = reached.max(x);
-            let (y, text) = (top + BAR_HEIGHT, top + BAR_HEIGHT + 4);
+            let y = top + BAR_HEIGHT + POINT_BELOW;
+            let text = y + 4;
             line.push(format!("{x},{y}"));
             points.push_str(&format!(
                 "<circle class=\"point\" cx=\"{x}\" cy=\"{y}\" r=\"8\"/>\

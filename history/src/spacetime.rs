@@ -1,6 +1,6 @@
-//! What the nodes of a run did to each other, for a space-time diagram of its end: messages, crashes
-//! and pauses, roles. It knows nothing of any protocol but that nodes have roles in terms. How it
-//! is drawn is in `diagram`.
+//! What the nodes of a run did to each other, for a space-time diagram of its end: messages,
+//! crashes and pauses, roles. It knows nothing of any protocol but that nodes have roles in terms.
+//! How it is drawn is in `diagram`.
 //!
 //! Only the last events are kept, so that a long run can be fed in as it goes.
 
