@@ -3,6 +3,17 @@
 //! How it is drawn is in `diagram`.
 //!
 //! Only the last events are kept, so that a long run can be fed in as it goes.
+//!
+//! ```
+//! use history::{Fate, Role, SpaceTime, SpaceTimeEvent};
+//!
+//! let mut run = SpaceTime::new(400);
+//! run.push(SpaceTimeEvent::Role { node: 1, at: 150_000, role: Role::Candidate, term: 2 });
+//! let (from, to, sent, label) = (1, 2, 150_000, "vote?".to_owned());
+//! run.push(SpaceTimeEvent::Message { from, to, sent, fate: Fate::Delivered(151_200), label });
+//! let page = run.draw("seed 7", "INV-3: two leaders in term 2");
+//! assert!(page.contains("candidate of term 2"));
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;

@@ -50,6 +50,8 @@ pub(crate) struct Plan {
     pub(crate) failed_percent: u64,
     pub(crate) resent_percent: u64,
     pub(crate) deletes: bool,
+    /// How many reads there are to every eight writes.
+    pub(crate) reads: u64,
     /// Whether a value is written once only.
     pub(crate) unique: bool,
     /// What the store does wrong.
@@ -78,6 +80,7 @@ impl Plan {
             failed_percent: 8,
             resent_percent: 25,
             deletes: chance.percent(70),
+            reads: 4 + chance.up_to(12),
             unique: chance.percent(50),
             fault: Fault::None,
         }
@@ -94,6 +97,7 @@ impl Plan {
             failed_percent: 3,
             resent_percent: 10,
             deletes: chance.percent(50),
+            reads: 5,
             unique: true,
             fault: Fault::None,
         }
@@ -250,7 +254,7 @@ impl Generator<'_> {
         } else {
             ["", "x", "y"][self.chance.up_to(2) as usize].to_owned()
         };
-        match self.chance.up_to(11) {
+        match self.chance.up_to(7 + self.plan.reads) {
             0..3 => Op::put(key, value),
             3..5 => Op::append(key, value),
             5 if self.plan.deletes => Op::delete(key),
