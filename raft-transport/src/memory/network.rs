@@ -203,10 +203,11 @@ impl Node {
     /// Replaces whom the node was told of. Who goes has to say something before it is known again.
     pub(super) fn set_members(&self, members: BTreeSet<NodeId>) {
         let mut known = self.lock_known();
-        let before = known.members.replace(members.clone()).unwrap_or_default();
+        let before = known.members.replace(members.clone());
+        let was_member = |id: &NodeId| before.as_ref().is_none_or(|before| before.contains(id));
         known
             .heard
-            .retain(|id| !before.contains(id) || members.contains(id));
+            .retain(|id| members.contains(id) || !was_member(id));
     }
 
     pub(super) fn has_heard(&self, from: NodeId) {

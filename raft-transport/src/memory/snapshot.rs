@@ -105,12 +105,13 @@ struct MemoryPipe {
 }
 
 impl MemoryPipe {
+    /// The receiver's side of the transfer is gone, with its node or without.
     fn dropped(&self) -> SendError {
-        let (to, why) = (
-            self.ends.to,
-            "it dropped the snapshot without a word".to_owned(),
-        );
-        SendError::Refused { to, why }
+        self.ends.check().err().unwrap_or_else(|| {
+            let why = "it dropped the snapshot without a word".to_owned();
+            let to = self.ends.to;
+            SendError::Refused { to, why }
+        })
     }
 
     async fn push(&mut self, piece: Piece) -> Result<(), SendError> {

@@ -10,9 +10,10 @@ use tokio::time::timeout;
 
 use super::counters::count;
 use super::hello::{HELLO_BYTES_MAX, Hello, HelloError, proved_node};
-use super::lane::{End, Lane, Speaker, read_lane};
+use super::lane::Lane;
 use super::options::{CONTROL_FRAME_BYTES_MAX, KIND_HELLO, PRIORITY_CONTROL};
 use super::peer::Incoming;
+use super::reading::{End, Speaker, read_lane};
 use super::shared::Shared;
 use super::snapshot_receiver::take_offer;
 

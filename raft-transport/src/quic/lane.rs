@@ -1,58 +1,15 @@
-//! One lane of a link: envelopes that are written to it, and envelopes that are read from it.
+//! The writing side of one lane of a link.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quic_link::{CLOSE_NORMAL, FrameReader, FrameWriter, Link};
-use raft_core::{Envelope, Incarnation, Message, NodeId, SendError};
+use quic_link::{CLOSE_NORMAL, FrameWriter, Link};
+use raft_core::{Envelope, NodeId, SendError};
 use tokio::time::timeout;
 
-use super::counters::count;
-use super::hello::HelloError;
-use super::options::{CLOSE_REFUSED, CLOSE_STALLED, KIND_ENVELOPE};
-use super::shared::Shared;
+use super::counters::{Counters, count};
+use super::options::{CLOSE_STALLED, KIND_ENVELOPE, QuicOptions};
 use crate::codec;
-
-/// Who speaks on a link, as the certificate and the hello say.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Speaker {
-    pub(super) id: NodeId,
-    pub(super) incarnation: Incarnation,
-}
-
-/// Why a link is ended from this side.
-#[derive(Debug)]
-pub(super) enum End {
-    /// The hello does not fit.
-    Hello(HelloError),
-    /// What came later does not fit the hello, or is no message at all.
-    Message(String),
-    /// The link or the stream is gone, or this transport is.
-    Gone(String),
-}
-
-impl End {
-    /// Closes the link for this reason, and says it where somebody should know.
-    pub(super) fn close(self, shared: &Shared, peer: NodeId, link: &Link) {
-        match self {
-            Self::Hello(error) => {
-                count(&shared.counters.links_refused);
-                let details = error.to_string();
-                shared.report_once(peer, error.name(), &details);
-                link.close(CLOSE_REFUSED, &details);
-            }
-            Self::Message(details) => {
-                count(&shared.counters.envelopes_refused);
-                shared.report_once(peer, "message", &details);
-                link.close(CLOSE_REFUSED, &details);
-            }
-            Self::Gone(why) => {
-                tracing::debug!(%peer, why, "a link has ended");
-                link.close(CLOSE_NORMAL, &why);
-            }
-        }
-    }
-}
 
 /// The writing side of a lane.
 #[derive(Debug)]
@@ -76,16 +33,17 @@ impl Lane {
     /// message that its caller has given up half written is completed by the next one.
     pub(super) async fn write(
         &self,
-        shared: &Shared,
+        options: &QuicOptions,
+        counters: &Counters,
         to: NodeId,
         envelopes: &[Envelope],
     ) -> Result<(), SendError> {
         if envelopes.is_empty() {
             return Ok(());
         }
-        let limit = shared.options.bulk_frame_bytes_max;
+        let limit = options.bulk_frame_bytes_max;
         let mut too_large = None;
-        let written = timeout(shared.options.write_deadline, async {
+        let written = timeout(options.write_deadline, async {
             let mut writer = self.writer.lock().await;
             for envelope in envelopes {
                 let parts = codec::encode(envelope);
@@ -107,75 +65,12 @@ impl Lane {
                 Err(SendError::Unreachable { to, why })
             }
             Err(_elapsed) => {
-                let waited = shared.options.write_deadline.as_millis();
+                let waited = options.write_deadline.as_millis();
                 let why = format!("it took no bytes for {waited} ms");
-                count(&shared.counters.links_stalled);
+                count(&counters.links_stalled);
                 self.link.close(CLOSE_STALLED, &why);
                 Err(SendError::Unreachable { to, why })
             }
         }
-    }
-}
-
-/// Reads a lane until it ends, and hands up what comes.
-pub(super) async fn read_lane(
-    shared: Arc<Shared>,
-    speaker: Speaker,
-    mut reader: FrameReader,
-    frame_bytes_max: usize,
-) -> End {
-    loop {
-        let frame = match reader.read(frame_bytes_max).await {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return End::Gone("the peer finished a lane".to_owned()),
-            Err(quic_link::LinkError::Frame(error)) => return End::Message(error.to_string()),
-            Err(error) => return End::Gone(error.to_string()),
-        };
-        if frame.kind != KIND_ENVELOPE {
-            return End::Message(format!("a frame of kind {}", frame.kind));
-        }
-        let envelope = match codec::decode(frame.payload) {
-            Ok(envelope) => envelope,
-            Err(error) => return End::Message(error.to_string()),
-        };
-        if let Some(why) = mismatch(&shared, speaker, &envelope) {
-            return End::Message(why);
-        }
-        if matches!(envelope.message, Message::Snapshot(_)) {
-            return End::Message("a snapshot on a lane of messages".to_owned());
-        }
-        if shared.arrived.lane(&envelope).send(envelope).await.is_err() {
-            return End::Gone("shutting down".to_owned());
-        }
-    }
-}
-
-/// What of an envelope contradicts the link that it came over. For which incarnation of this node
-/// it is, is for the protocol to judge.
-pub(super) fn mismatch(shared: &Shared, speaker: Speaker, envelope: &Envelope) -> Option<String> {
-    let local = &shared.local;
-    let Envelope {
-        cluster,
-        from,
-        from_incarnation,
-        to,
-        ..
-    } = envelope;
-    if *cluster != local.cluster {
-        Some(format!("message of cluster {cluster}"))
-    } else if *from != speaker.id {
-        Some(format!(
-            "message of node {from} on a link of node {}",
-            speaker.id
-        ))
-    } else if *from_incarnation != speaker.incarnation {
-        Some(format!(
-            "message of incarnation {from_incarnation} on a link of incarnation {}",
-            speaker.incarnation
-        ))
-    } else if *to != local.id {
-        Some(format!("message for node {to} at node {}", local.id))
-    } else {
-        None
     }
 }

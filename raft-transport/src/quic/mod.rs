@@ -10,7 +10,7 @@
 //! - `peers`: whom this node dials, who has dialled it, and where a message goes.
 //! - `outgoing`: one task per member that keeps a link to it.
 //! - `incoming`: one task per link that came in.
-//! - `lane`: messages on their way out and in.
+//! - `lane`, `reading`: messages on their way out and in.
 //! - `snapshot_sender`, `snapshot_receiver`: a stream of its own for each snapshot.
 
 mod counters;
@@ -21,6 +21,7 @@ mod options;
 mod outgoing;
 mod peer;
 mod peers;
+mod reading;
 mod shared;
 mod snapshot_receiver;
 mod snapshot_sender;
@@ -147,7 +148,10 @@ impl QuicTransport {
             return Err(transfer::not_a_message());
         }
         let lane = self.shared.peers.lane_to(to, first.message.is_bulk())?;
-        lane.write(&self.shared, to, envelopes).await
+        let Shared {
+            options, counters, ..
+        } = &*self.shared;
+        lane.write(options, counters, to, envelopes).await
     }
 
     fn dial_members(&self, mut members: BTreeMap<NodeId, PeerAddress>) {

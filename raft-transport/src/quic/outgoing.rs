@@ -12,11 +12,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::counters::count;
 use super::hello::{HELLO_BYTES_MAX, Hello};
-use super::lane::{Lane, Speaker, read_lane};
+use super::lane::Lane;
 use super::options::{
     CLOSE_REFUSED, CONTROL_FRAME_BYTES_MAX, KIND_HELLO, PRIORITY_CONTROL, QuicOptions,
 };
 use super::peer::{Outgoing, Peer};
+use super::reading::{Speaker, read_lane};
 use super::shared::Shared;
 use crate::random::Random;
 

@@ -11,10 +11,10 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::timeout;
 
 use super::counters::count;
-use super::lane::{End, Speaker, mismatch};
 use super::options::{
     KIND_END, KIND_FROM, KIND_OFFER, KIND_PART, KIND_REFUSED, KIND_STORED, STREAM_GIVEN_UP,
 };
+use super::reading::{End, Speaker, mismatch};
 use super::shared::Shared;
 use crate::codec::{self, MEMBERSHIP_BYTES_MAX, METADATA_BYTES_MAX};
 use crate::inbox::TOO_MANY_OFFERS;

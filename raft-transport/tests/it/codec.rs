@@ -372,7 +372,7 @@ fn the_largest_membership_is_as_long_as_its_limit() {
 
 fn any_membership() -> impl Strategy<Value = Membership> {
     let member = (any::<u64>(), "[ -~]{0,30}", any::<bool>());
-    let list = || proptest::collection::btree_map(1_u64..50, member.clone(), 0..6);
+    let list = || proptest::collection::btree_map(1_u64..50, member, 0..6);
     (list(), list(), any::<bool>()).prop_map(|(members, outgoing, is_empty)| {
         if is_empty {
             return Membership::default();

@@ -113,6 +113,9 @@ async fn a_refusal_frame_by_frame() {
     assert_eq!((answer.kind, answer.payload.len()), (REFUSED, 1_024));
 }
 
+/// The kind of a frame and its payload.
+type Sent = (u8, Vec<u8>);
+
 #[tokio::test]
 async fn a_transfer_that_breaks_the_order_ends_and_the_link_lives() {
     let fixture = Quic::new();
@@ -120,7 +123,7 @@ async fn a_transfer_that_breaks_the_order_ends_and_the_link_lives() {
     let raw = Raw::greeted(&fixture).await;
     let parts = Parts::new(&[3; 2], Membership::default());
     let too_large = part(0, &vec![0; SNAPSHOT_PART_BYTES_MAX + 1]);
-    let cases: Vec<(&str, Vec<(u8, Vec<u8>)>)> = vec![
+    let cases: Vec<(&str, Vec<Sent>)> = vec![
         ("in place of 0", vec![(PART, part(1, b"abc"))]),
         (
             "in place of 1",
@@ -251,7 +254,7 @@ async fn a_sender_that_stands_still_ends_the_transfer() {
     let one = fixture.start_node(ONE).await;
     let raw = Raw::greeted(&fixture).await;
     // Streams that offer nothing are given up, so they do not use up what a link may have.
-    for _ in 0..40 {
+    for _ in 0..20 {
         let (mut writer, mut answers) = within("a stream", raw.link.open_bi()).await.unwrap();
         writer.queue_raw(Bytes::from_static(b"\xf1"));
         within("sent", writer.flush()).await.unwrap();
@@ -280,19 +283,23 @@ async fn a_receiver_that_stands_still_ends_the_transfer() {
     // The last one is small enough to be taken whole by what is between the two.
     for (does_accept, sizes) in [(false, &[10][..]), (true, &[1 << 20; 20]), (true, &[10])] {
         let parts = Parts::new(sizes, Membership::default());
-        let take = async {
+        let hold = async {
             let mut stream = offer(&two).await.stream;
             if does_accept {
-                stream.accept(0).await.unwrap();
+                // Fails on a machine so busy that the sender has given up already.
+                let _ = stream.accept(0).await;
             }
-            stream
+            let _stream = stream;
+            std::future::pending::<()>().await;
         };
         let envelope = fixture.envelope(ONE, TWO, parts.offer());
         let send = one.send_snapshot(TWO, envelope, parts.reader());
-        let (sent, stream) = within("an end", async { tokio::join!(send, take) }).await;
+        let sent = tokio::select! {
+            sent = within("an end", send) => sent,
+            () = hold => unreachable!("it holds for ever"),
+        };
         let error = sent.unwrap_err().to_string();
         assert!(error.contains("nothing moved"), "{error}");
-        drop(stream);
     }
     assert_eq!(one.counters().snapshots_failed, 3);
     assert!(one.is_connected(TWO));
@@ -302,8 +309,8 @@ async fn a_receiver_that_stands_still_ends_the_transfer() {
 #[tokio::test]
 async fn a_slow_transfer_is_not_taken_for_a_dead_one() {
     let mut fixture = Quic::new();
-    fixture.options.snapshot_step_deadline = Duration::from_millis(500);
-    fixture.options.snapshot_bytes_per_second = 20_000;
+    fixture.options.snapshot_step_deadline = Duration::from_secs(2);
+    fixture.options.snapshot_bytes_per_second = 10_000;
     let (one, two) = connected(&fixture).await;
     let parts = Parts::new(&[30_000], Membership::default());
     let take = async {
@@ -318,7 +325,7 @@ async fn a_slow_transfer_is_not_taken_for_a_dead_one() {
     let (sent, ()) = within("an end", async { tokio::join!(send, take) }).await;
     assert_eq!(sent, Ok(()));
     // The rate is kept, too.
-    assert!(start.elapsed() >= Duration::from_millis(1_400));
+    assert!(start.elapsed() >= Duration::from_millis(2_900));
     assert_eq!(one.counters().snapshots_sent, 1);
     until("it is counted", || two.counters().snapshots_received == 1).await;
 }
