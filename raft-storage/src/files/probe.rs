@@ -15,6 +15,17 @@ const SECTOR_BYTES: usize = 512;
 /// The files of a directory, by name.
 pub(crate) type Image = BTreeMap<PathBuf, Vec<u8>>;
 
+/// A directory in memory where that is possible: tests ask what is stored, not how fast.
+pub(crate) fn memory_dir() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let dir = if memory.is_dir() {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
+    };
+    dir.expect("a scratch directory can be made")
+}
+
 /// Records, and fails on command.
 #[derive(Debug, Default)]
 pub(crate) struct Probe {

@@ -7,6 +7,8 @@
 mod content;
 mod format;
 mod reader;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use content::SnapshotHasher;

@@ -7,6 +7,8 @@
 
 mod directory;
 mod reader;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::Path;

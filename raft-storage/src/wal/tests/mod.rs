@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use super::{RecoveryReport, WalLogStore, WalOptions};
 use crate::batch_thread::Change;
 use crate::files::Disk;
-use crate::files::probe::{Image, Probe};
+use crate::files::probe::{Image, Probe, memory_dir};
 use crate::owner::WalOwner;
 
 const OWNER: WalOwner = WalOwner {
@@ -214,13 +214,7 @@ impl ScratchDir {
 }
 
 fn scratch_dir() -> ScratchDir {
-    let memory = Path::new("/dev/shm");
-    let outer = if memory.is_dir() {
-        tempfile::tempdir_in(memory)
-    } else {
-        tempfile::tempdir()
-    };
-    let outer = outer.expect("a scratch directory can be made");
+    let outer = memory_dir();
     let path = outer.path().join("wal");
     fs::create_dir(&path).expect("a directory can be made in it");
     ScratchDir {
