@@ -230,7 +230,7 @@ fn a_transfer_goes_on_behind_its_last_whole_part() {
     let header = 96 + meta().membership.encode().len();
     let ends = [header, header + 21, header + 37, good.len()];
     for length in 0..=good.len() {
-        for garbage in [0, 40] {
+        for garbage in [0, 40, 400] {
             let mut torn = good[..length].to_vec();
             torn.resize(length + garbage, 0xee);
             fs::write(&partial, &torn).unwrap();
