@@ -65,6 +65,9 @@ pub(crate) struct ApplyTask {
     links: ApplyLinks,
     /// The last entry applied, and the membership as of it.
     applied: SnapshotMeta,
+    /// What was to be applied is gone, because a snapshot replaces the log. Nothing is applied until
+    /// that is restored.
+    is_void: bool,
     /// Entries behind `applied` that are not applied yet.
     page: Vec<Entry>,
     page_bytes: usize,
@@ -99,6 +102,7 @@ impl ApplyTask {
             reader,
             shelf,
             links,
+            is_void: false,
             page: Vec::new(),
             page_bytes: 0,
             waiters: VecDeque::new(),
@@ -149,17 +153,26 @@ impl ApplyTask {
         waiters: Vec<PlacedWaiter>,
     ) -> Result<(), StopReason> {
         let Apply { from, to, entries } = range;
+        self.waiters.extend(waiters);
+        if self.is_void {
+            return Ok(());
+        }
         assert_eq!(
             from,
             self.taken().next(),
             "the ranges to apply have no gap and no overlap"
         );
-        self.waiters.extend(waiters);
         let in_memory = entries.first().map_or(to.next(), Entry::index);
         while self.taken().next() < in_memory {
             let start = self.taken().next();
-            let read = self.reader.read(start..in_memory, PAGE_BYTES_MAX).await;
-            let cold = read.map_err(StopReason::Storage)?;
+            let cold = match self.reader.read(start..in_memory, PAGE_BYTES_MAX).await {
+                Ok(cold) => cold,
+                Err(StorageError::OutOfRange { .. }) if self.shelf.is_replaced(start) => {
+                    self.is_void = true;
+                    return Ok(());
+                }
+                Err(error) => return Err(StopReason::Storage(error)),
+            };
             for entry in check_read(start, in_memory, cold)? {
                 self.push(entry).await?;
             }
@@ -260,6 +273,7 @@ impl ApplyTask {
             waiter.answer(Err(ProposeError::Unknown));
         }
         self.applied = meta;
+        self.is_void = false;
         self.report_applied().await;
         self.answer_reads().await
     }
@@ -267,6 +281,10 @@ impl ApplyTask {
     async fn take_snapshot(&mut self, meta: SnapshotMeta) -> Result<(), StopReason> {
         self.apply_page().await?;
         self.answer_reads().await?;
+        if self.is_void {
+            let _ = self.links.events.send(Event::SnapshotTaken(None)).await;
+            return Ok(());
+        }
         assert_eq!(
             meta.last, self.applied.last,
             "a snapshot stands for just what is applied"

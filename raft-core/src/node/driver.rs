@@ -213,18 +213,14 @@ impl Driver {
     }
 
     /// A leader never truncates its log, so while its term lasts it holds what it asked for, unless
-    /// it has compacted it meanwhile; then the follower needs something else. After the term the
-    /// question is void.
-    fn handle_not_loaded(&mut self, load: Load, error: StorageError) -> Result<(), StopReason> {
+    /// it has compacted it meanwhile; the protocol knows that. After the term the question is void.
+    fn handle_not_loaded(&self, load: Load, error: StorageError) -> Result<(), StopReason> {
         let state = self.raft.state();
-        if state.role != Role::Leader || state.hard_state.term != load.term {
+        let is_void = state.role != Role::Leader || state.hard_state.term != load.term;
+        if is_void || load.from <= state.start.index {
             return Ok(());
         }
-        if !self.executors.is_compacted(load.from) {
-            return Err(StopReason::Storage(error));
-        }
-        self.step(Input::Unreachable(load.peer));
-        Ok(())
+        Err(StopReason::Storage(error))
     }
 
     fn handle_message(&mut self, mut received: Received) {

@@ -56,14 +56,11 @@ pub(crate) struct Executors {
     readers: BTreeMap<ReadTicket, Vec<ReadWaiter>>,
     /// A snapshot on its way from the network into the state machine.
     arrival: Option<Arrival>,
-    /// The beginning of the log, as it will be once the log task has done what it was given.
-    log_start: Index,
 }
 
 /// See [`Executors::arrival`].
 struct Arrival {
-    /// What was received; none for one that was found at the start.
-    descriptor: Option<SnapshotDescriptor>,
+    /// The end of it.
     last: LogId,
     /// The protocol wants it installed.
     is_wanted: bool,
@@ -72,9 +69,8 @@ struct Arrival {
 }
 
 impl Executors {
-    /// Executors of a node whose log begins behind `log_start` and whose state machine starts
-    /// behind `applied`.
-    pub(crate) fn new(links: ExecutorLinks, log_start: Index, applied: Index) -> Self {
+    /// Executors of a node whose state machine starts behind `applied`.
+    pub(crate) fn new(links: ExecutorLinks, applied: Index) -> Self {
         Self {
             links,
             waiters: Waiters::new(applied),
@@ -82,7 +78,6 @@ impl Executors {
             read_tickets_given: 0,
             readers: BTreeMap::new(),
             arrival: None,
-            log_start,
         }
     }
 
@@ -115,9 +110,9 @@ impl Executors {
         if let Message::Snapshot(descriptor) = &received.envelope.message
             && let Some(room) = received.room.take()
         {
+            self.links.status.set_snapshot(descriptor);
             self.arrival = Some(Arrival {
                 last: descriptor.meta.last,
-                descriptor: Some(descriptor.clone()),
                 is_wanted: false,
                 _room: room,
             });
@@ -130,11 +125,6 @@ impl Executors {
         self.arrival.take_if(is_installed);
     }
 
-    /// Whether an entry was dropped from the log, or is about to be.
-    pub(crate) fn is_compacted(&self, index: Index) -> bool {
-        index <= self.log_start
-    }
-
     /// A transfer of a snapshot ended. Whether the protocol waits for that.
     pub(crate) fn snapshot_sent(&mut self, to: NodeId, number: u64) -> bool {
         self.links.senders.ended(to, number)
@@ -143,7 +133,7 @@ impl Executors {
     /// A snapshot of the own state was taken, or not.
     pub(crate) fn snapshot_taken(&self, taken: Option<&SnapshotDescriptor>) {
         if let Some(descriptor) = taken {
-            self.links.status.set_snapshot(descriptor.clone());
+            self.links.status.set_snapshot(descriptor);
         }
     }
 
@@ -207,34 +197,19 @@ impl Executors {
         links.peers.set_members(links.own, &members);
         links.transport.set_members(links.own, &members);
         links.senders.set_members(&members);
-        links.status.set_members(members);
     }
 
     fn write(&mut self, write: Write) {
         let bytes = write_bytes(&write) as u64;
         self.links.metrics.log_backlog_writes.add(1);
         self.links.metrics.log_backlog_bytes.add(bytes);
-        match write.log_start {
-            Some(LogStart::Reset(to)) => {
-                self.log_start = to.index;
-                self.reset(to);
+        if let Some(LogStart::Reset(to)) = write.log_start {
+            self.links.shelf.replaces_log(to.index);
+            if let Some(arrival) = &mut self.arrival {
+                arrival.is_wanted |= arrival.last == to;
             }
-            Some(LogStart::Compact(to)) => self.log_start = to.index,
-            None => {}
         }
         self.links.log.push(write);
-    }
-
-    /// The log is replaced by a snapshot, which is the one that has just arrived.
-    fn reset(&mut self, to: LogId) {
-        if let Some(arrival) = &mut self.arrival
-            && arrival.last == to
-        {
-            arrival.is_wanted = true;
-            if let Some(descriptor) = &arrival.descriptor {
-                self.links.status.set_snapshot(descriptor.clone());
-            }
-        }
     }
 
     /// What the protocol was told of and did not take up, it never will.
@@ -248,7 +223,6 @@ impl Executors {
             && let Some(room) = self.links.shelf.try_install()
         {
             self.arrival = Some(Arrival {
-                descriptor: None,
                 last: meta.last,
                 is_wanted: true,
                 _room: room,

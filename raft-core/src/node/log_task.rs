@@ -86,9 +86,9 @@ impl LogTask {
 
     async fn begin_log(&mut self, start: LogStart) -> Result<(), StopReason> {
         let started = Instant::now();
-        let (begun, behind) = match start {
-            LogStart::Compact(to) => (self.store.compact(to).await, to),
-            LogStart::Reset(to) => (self.store.reset(to).await, to),
+        let begun = match start {
+            LogStart::Compact(to) => self.store.compact(to).await,
+            LogStart::Reset(to) => self.store.reset(to).await,
         };
         begun.map_err(StopReason::Storage)?;
         let metrics = &self.metrics;
@@ -98,7 +98,6 @@ impl LogTask {
         }
         let took = microseconds(started.elapsed());
         metrics.compaction_longest_us.raise(took);
-        metrics.log_start.set(behind.index.0);
         metrics.set_log_usage(self.reader.usage());
         Ok(())
     }

@@ -92,7 +92,6 @@ pub(crate) struct Metrics {
     pub(crate) refused_malformed: Counter,
     pub(crate) log_bytes: Gauge,
     pub(crate) disk_bytes: Gauge,
-    pub(crate) log_start: Gauge,
     pub(crate) compactions: Counter,
     pub(crate) log_resets: Counter,
     pub(crate) compaction_longest_us: Gauge,
@@ -131,6 +130,10 @@ pub struct MetricsSnapshot {
     pub probes_rejected: u64,
     /// Messages that the protocol refused. The counters by reason below may miss some of a flood.
     pub messages_refused: u64,
+    /// Reads that a lease answered without a round.
+    pub lease_reads: u64,
+    /// Times that it gave up leadership because its disk did not finish a write.
+    pub stalled: u64,
     /// Elections that it won.
     pub leaderships: u64,
     /// Writes that the protocol asked for, the empty ones counted.
@@ -255,6 +258,8 @@ impl Metrics {
             elections: counters.elections,
             probes_rejected: counters.probes_rejected,
             messages_refused: counters.refused,
+            lease_reads: counters.lease_reads,
+            stalled: counters.stalled,
             leaderships: self.leaderships.value(),
             writes: self.writes.value(),
             appends: self.appends.value(),

@@ -116,15 +116,13 @@ impl Node {
         config.validate()?;
         let applied = state_machine.applied();
         let found = start::find(&config, log_store.as_mut(), applied).await?;
-        let log_start = found.loaded.start;
-        let raft = Raft::new(config.clone(), found.loaded, applied)?;
+        let snapshot = found.snapshot.clone();
+        let raft = Raft::new(config.clone(), found.loaded, found.snapshot, applied)?;
         let parts = Parts {
             config,
             raft,
-            log_start: log_start.index,
             applied: found.applied,
-            members: found.members,
-            snapshot: found.snapshot,
+            snapshot,
             transport,
             log_store,
             state_machine,

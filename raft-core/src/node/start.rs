@@ -3,6 +3,7 @@
 //! is made good here.
 
 use crate::config::{Config, ConfigError};
+use crate::entry::Entry;
 use crate::error::StorageError;
 use crate::log_store::{AppendBatch, LoadedLog, LogStore};
 use crate::membership::Membership;
@@ -55,10 +56,8 @@ pub(crate) struct Found {
     /// The newest snapshot.
     pub(crate) snapshot: Option<SnapshotDescriptor>,
     /// What the state machine has, and the membership as of it. Where the machine has less than the
-    /// log's beginning, it is about to be restored, and that membership is of no use.
+    /// newest snapshot, it is about to be restored, and that membership is of no use.
     pub(crate) applied: SnapshotMeta,
-    /// The members as the newest entry says.
-    pub(crate) members: Membership,
 }
 
 /// Loads the log, and makes sure that it goes on where the newest snapshot ends.
@@ -100,14 +99,12 @@ pub(crate) async fn find(
         let last = loaded.last;
         return Err(StartError::Ahead { applied, last });
     }
-    let members = membership_at(config, &loaded, snapshot.as_ref(), loaded.last.index)?;
     let membership = membership_at(config, &loaded, snapshot.as_ref(), applied.index)?;
     let last = applied;
     Ok(Found {
         loaded,
         snapshot,
         applied: SnapshotMeta { last, membership },
-        members,
     })
 }
 
@@ -124,34 +121,24 @@ fn holds(loaded: &LoadedLog, id: LogId) -> bool {
     id.index > loaded.start.index && id.index <= loaded.last.index && term == Some(id.term)
 }
 
-/// The membership as of an entry. The log wins over the snapshot, and both over the settings.
+/// The membership as of an entry that is not before the newest snapshot. The log wins over the
+/// snapshot, and both over the settings.
 fn membership_at(
     config: &Config,
     loaded: &LoadedLog,
     snapshot: Option<&SnapshotDescriptor>,
     index: Index,
 ) -> Result<Membership, StartError> {
-    let mut in_log = loaded.memberships.iter();
-    let in_log = in_log.rfind(|entry| entry.index() <= index);
-    let in_snapshot = snapshot.map(|snapshot| &snapshot.meta);
-    let in_snapshot = in_snapshot.filter(|meta| meta.last.index <= index);
-    match (in_log, in_snapshot) {
-        (Some(entry), meta) if meta.is_none_or(|meta| entry.index() > meta.last.index) => {
-            let decoded = Membership::decode(entry.payload());
-            decoded.map_err(|error| {
-                StartError::Storage(StorageError::Damaged {
-                    path: "log".to_owned(),
-                    offset: entry.index().0,
-                    what: format!("entry {} is no membership: {error}", entry.id()),
-                })
-            })
-        }
-        (_, Some(meta)) => Ok(meta.membership.clone()),
-        // Older than all that is on the disk, unless the log is there from its beginning.
-        (_, None) if loaded.start == LogId::ZERO => Ok(config.members.clone()),
-        (_, None) => Ok(snapshot.map_or_else(
-            || config.members.clone(),
-            |snapshot| snapshot.meta.membership.clone(),
-        )),
-    }
+    let (base, members) = match snapshot {
+        Some(snapshot) => (snapshot.meta.last.index, &snapshot.meta.membership),
+        None => (Index(0), &config.members),
+    };
+    let within = |entry: &&Entry| base < entry.index() && entry.index() <= index;
+    let Some(entry) = loaded.memberships.iter().rfind(within) else {
+        return Ok(members.clone());
+    };
+    Membership::decode(entry.payload()).map_err(|error| {
+        let index = entry.index();
+        StartError::Config(ConfigError::Membership { index, error })
+    })
 }

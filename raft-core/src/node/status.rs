@@ -1,6 +1,6 @@
 //! What a node says about itself, and the cell in which the driver publishes it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::log_store::LogUsage;
 use crate::membership::{MemberRole, Membership};
@@ -22,8 +22,8 @@ pub struct Status {
     pub term: Term,
     /// Who leads, where that is known.
     pub leader: Option<NodeId>,
-    /// The entry before the first one of its log: what a snapshot stands for.
-    pub log_start: Index,
+    /// The entry before the first one of its log: what is up to it, a snapshot stands for.
+    pub log_start: LogId,
     /// The last entry of its log.
     pub last: LogId,
     /// The last entry that is on its disk.
@@ -37,6 +37,8 @@ pub struct Status {
     /// The members of the group, as the newest entry says that this node has. Empty where it has
     /// not heard of its group yet.
     pub members: Membership,
+    /// The entry that brought them; 0 for those that the group was bootstrapped with.
+    pub members_since: Index,
     /// The newest complete snapshot on its disk.
     pub snapshot: Option<SnapshotDescriptor>,
     /// How much the log took after its last append.
@@ -54,10 +56,10 @@ impl Status {
         member.is_some_and(|member| member.incarnation == self.incarnation)
     }
 
-    /// Whether a change of voters is under way.
+    /// Whether a change of membership is under way: not committed, or the old voters not left yet.
     #[must_use]
     pub fn is_changing(&self) -> bool {
-        self.members.is_joint()
+        self.members.is_joint() || self.members_since > self.commit
     }
 
     /// The members that receive the log and do not vote, in order.
@@ -76,17 +78,7 @@ pub(crate) struct StatusCell {
     incarnation: Incarnation,
     metrics: Arc<Metrics>,
     state: Mutex<Arc<State>>,
-    /// What changes rarely.
-    facts: Mutex<Arc<Facts>>,
-}
-
-/// See [`StatusCell`].
-#[derive(Clone, Debug)]
-pub(crate) struct Facts {
-    /// See [`Status::members`].
-    pub(crate) members: Membership,
-    /// See [`Status::snapshot`].
-    pub(crate) snapshot: Option<SnapshotDescriptor>,
+    snapshot: Mutex<Option<SnapshotDescriptor>>,
 }
 
 impl StatusCell {
@@ -95,14 +87,14 @@ impl StatusCell {
         (id, incarnation): (NodeId, Incarnation),
         metrics: Arc<Metrics>,
         state: State,
-        facts: Facts,
+        snapshot: Option<SnapshotDescriptor>,
     ) -> Self {
         Self {
             id,
             incarnation,
             metrics,
             state: Mutex::new(Arc::new(state)),
-            facts: Mutex::new(Arc::new(facts)),
+            snapshot: Mutex::new(snapshot),
         }
     }
 
@@ -114,16 +106,13 @@ impl StatusCell {
         }
     }
 
-    /// The members changed.
-    pub(crate) fn set_members(&self, members: Membership) {
-        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::make_mut(&mut facts).members = members;
-    }
-
-    /// A newer snapshot is there.
-    pub(crate) fn set_snapshot(&self, snapshot: SnapshotDescriptor) {
-        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::make_mut(&mut facts).snapshot = Some(snapshot);
+    /// A complete snapshot is on the disk.
+    pub(crate) fn set_snapshot(&self, snapshot: &SnapshotDescriptor) {
+        let mut newest = self.lock_snapshot();
+        let end = |snapshot: &SnapshotDescriptor| snapshot.meta.last.index;
+        if newest.as_ref().map(end) < Some(end(snapshot)) {
+            *newest = Some(snapshot.clone());
+        }
     }
 
     /// The term and the commit index that were published last.
@@ -135,27 +124,28 @@ impl StatusCell {
     /// The last published state with the counters of this moment.
     pub(crate) fn read(&self) -> Status {
         let state = self.state();
-        let facts = {
-            let facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(&facts)
-        };
         Status {
             id: self.id,
             incarnation: self.incarnation,
             role: state.role,
             term: state.hard_state.term,
             leader: state.leader,
-            log_start: Index(self.metrics.log_start.value()),
+            log_start: state.start,
             last: state.last,
             durable: state.durable,
             commit: state.commit,
             applied: state.applied,
             matched: state.matched.clone(),
-            members: facts.members.clone(),
-            snapshot: facts.snapshot.clone(),
+            members: state.membership.clone(),
+            members_since: state.membership_index,
+            snapshot: self.lock_snapshot().clone(),
             log: self.metrics.log_usage(),
             metrics: self.metrics.snapshot(state.counters),
         }
+    }
+
+    fn lock_snapshot(&self) -> MutexGuard<'_, Option<SnapshotDescriptor>> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> Arc<State> {

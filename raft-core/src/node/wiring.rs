@@ -8,7 +8,6 @@ use tokio::time::Instant;
 
 use crate::config::{Config, Limits, ReadPolicy};
 use crate::log_store::{LogReader, LogStore};
-use crate::membership::Membership;
 use crate::node::apply_task::{APPLY_QUEUE_ITEMS_MAX, ApplyItem, ApplyLinks, ApplyTask};
 use crate::node::budget::Budget;
 use crate::node::clock::Clock;
@@ -31,22 +30,19 @@ use crate::node::snapshots::{
     IMAGES_QUEUED_MAX, Identity, OFFERS_MAX, OwnImage, ReceiveLinks, ReceiveTask, SendLinks,
     Senders, Shelf, TakeLinks, TakeTask,
 };
-use crate::node::status::{Facts, StatusCell};
+use crate::node::status::StatusCell;
 use crate::node::ticker::Ticker;
 use crate::protocol::{Raft, RoleChange, Write};
 use crate::snapshot::{SnapshotDescriptor, SnapshotMeta};
 use crate::state_machine::StateMachine;
 use crate::transport::{IncomingSnapshot, Transport};
-use crate::types::Index;
 
 /// What a node is made of.
 pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) raft: Raft,
-    pub(crate) log_start: Index,
     /// What the state machine has.
     pub(crate) applied: SnapshotMeta,
-    pub(crate) members: Membership,
     pub(crate) snapshot: Option<SnapshotDescriptor>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) log_store: Box<dyn LogStore>,
@@ -118,7 +114,7 @@ impl Parts {
             leadership,
             metrics: Arc::clone(&shared.metrics),
         };
-        let executors = Executors::new(links, self.log_start, applied);
+        let executors = Executors::new(links, applied);
         let period = Duration::from_millis(self.config.timing.tick_ms);
         let links = DriverLinks {
             inbox: Inbox {
@@ -181,7 +177,6 @@ impl Shared {
         let reader = parts.log_store.reader();
         let metrics = Arc::new(Metrics::default());
         metrics.set_log_usage(reader.usage());
-        metrics.log_start.set(parts.log_start.0);
         let transport = Arc::clone(&parts.transport);
         let peers = Peers::new(
             &config.limits,
@@ -190,16 +185,11 @@ impl Shared {
             events.clone(),
             Arc::clone(&metrics),
         );
-        peers.set_members(config.id, &parts.members);
-        transport.set_members(config.id, &parts.members);
         let status = StatusCell::new(
             (config.id, config.incarnation),
             Arc::clone(&metrics),
             parts.raft.state(),
-            Facts {
-                members: parts.members.clone(),
-                snapshot: parts.snapshot.clone(),
-            },
+            parts.snapshot.clone(),
         );
         Self {
             metrics,

@@ -4,8 +4,12 @@
 //!    overtaken by one that was received is given up.
 //! 2. From the first byte of a snapshot that is received until the state machine has it, no other is
 //!    received: it would take the place of the one that is about to be restored.
+//!
+//! It also knows how far the log was replaced by a snapshot: entries up to there that are still to be
+//! applied may be gone, and need not be applied any more.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
@@ -13,7 +17,7 @@ use crate::error::StorageError;
 use crate::snapshot::{
     SnapshotDescriptor, SnapshotMeta, SnapshotReader, SnapshotStore, SnapshotWriter,
 };
-use crate::types::LogId;
+use crate::types::{Index, LogId};
 
 /// Held by whoever brings a snapshot from the network into the state machine.
 pub(crate) type InstallRoom = OwnedSemaphorePermit;
@@ -23,6 +27,8 @@ pub(crate) struct Shelf {
     store: Arc<dyn SnapshotStore>,
     finishing: Mutex<()>,
     installing: Arc<Semaphore>,
+    /// The last entry that a snapshot from the network stands for, or is about to.
+    replaced_to: AtomicU64,
 }
 
 impl Shelf {
@@ -32,7 +38,18 @@ impl Shelf {
             store,
             finishing: Mutex::new(()),
             installing: Arc::new(Semaphore::new(1)),
+            replaced_to: AtomicU64::new(0),
         }
+    }
+
+    /// The log is about to be replaced by a snapshot up to here, which is then restored.
+    pub(crate) fn replaces_log(&self, last: Index) {
+        self.replaced_to.fetch_max(last.0, Ordering::Relaxed);
+    }
+
+    /// Whether an entry is part of a snapshot that replaces the log.
+    pub(crate) fn is_replaced(&self, index: Index) -> bool {
+        index.0 <= self.replaced_to.load(Ordering::Relaxed)
     }
 
     /// The room for one snapshot on its way into the state machine; none while it is taken.
