@@ -4,6 +4,8 @@
 mod cluster;
 mod endings;
 mod limits;
+mod members;
+mod reads;
 mod slow;
 mod snapshots;
 mod support;
