@@ -1,6 +1,6 @@
-//! What a node finds when it starts, put together from its log, its snapshots and its state machine.
-//! A crash may have come between a snapshot that was received and the log that was to follow it; that
-//! is made good here.
+//! What a node finds when it starts, put together from its log, its snapshots and its state
+//! machine. A crash may have come between a snapshot that was received and the log that was to
+//! follow it; that is made good here.
 
 use crate::config::{Config, ConfigError};
 use crate::entry::Entry;

@@ -6,6 +6,7 @@ mod endings;
 mod limits;
 mod members;
 mod reads;
+mod restart;
 mod slow;
 mod snapshots;
 mod support;

@@ -1,5 +1,5 @@
-//! Snapshots of whole nodes: taken, restored after a restart, sent to those who lag, and in nobody's
-//! way meanwhile.
+//! Snapshots of whole nodes: taken, restored after a restart, sent to those who lag, and in
+//! nobody's way meanwhile.
 
 use std::time::Duration;
 
@@ -340,6 +340,60 @@ async fn what_was_to_be_applied_may_go_when_a_snapshot_replaces_the_log() {
     cluster.converges_to(150).await;
     let node = &cluster.nodes[&follower];
     assert_eq!(node.deeds.lock().unwrap().restores, 1);
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_received_while_a_snapshot_is_still_being_restored() {
+    let (cluster, leader, follower) = with_one_far_behind(50).await;
+    let node = &cluster.nodes[&follower];
+    node.deeds.lock().unwrap().restore_delay = Duration::from_millis(200);
+    cluster.network.heal();
+    let metrics = || node.handle.status().metrics;
+    eventually("it is on the disk", || metrics().log_resets == 1).await;
+    let newer = || {
+        let term = cluster.handle(leader).status().term.0;
+        Envelope {
+            to: NodeId(follower),
+            to_incarnation: incarnation_of(follower),
+            ..offer_of(leader, term + 1, 5000, 1)
+        }
+    };
+    let why = refusal_of(&cluster, newer()).await;
+    assert!(why.contains("busy"), "{why}");
+    cluster.converges_to(60).await;
+    let (_offer, first) = accepted(&cluster, newer()).await;
+    assert_eq!(first, 0);
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_own_image_that_was_overtaken_by_a_received_snapshot_is_given_up() {
+    let cluster = cluster_with(3, 50).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.a_follower_of(leader);
+    let node = &cluster.nodes[&follower];
+    node.deeds.lock().unwrap().image_delay = Duration::from_secs(10);
+    cluster.propose(leader, 0..60).await;
+    eventually("it is being taken", || {
+        node.deeds.lock().unwrap().images == 1
+    })
+    .await;
+    cluster.network.isolate(follower);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    cluster.propose(leader, 60..160).await;
+    let handle = cluster.handle(leader);
+    eventually("compacted", || handle.status().log_start.index > Index(100)).await;
+    cluster.network.heal();
+    cluster.converges_to(160).await;
+    let metrics = || node.handle.status().metrics;
+    assert_eq!(
+        (metrics().snapshots_installed, metrics().snapshots_taken),
+        (1, 0)
+    );
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    eventually("it is given up", || metrics().snapshots_failed == 1).await;
+    assert_eq!(metrics().snapshots_taken, 0);
     cluster.stop().await;
 }
 

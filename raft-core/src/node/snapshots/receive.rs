@@ -1,6 +1,6 @@
 //! Receives snapshots from a leader, one at a time, part by part onto the disk; when all of it is
-//! durable, the protocol hears of it. What came before a transfer broke is kept by the store, and the
-//! next transfer of the same snapshot goes on behind it.
+//! durable, the protocol hears of it. What came before a transfer broke is kept by the store, and
+//! the next transfer of the same snapshot goes on behind it.
 //!
 //! A disk that is full refuses the transfer; any other failure of the store ends the node. What a
 //! peer does never ends it.
@@ -259,7 +259,7 @@ impl ReceiveTask {
         }
     }
 
-    /// Waits for the sender, unless something ends the transfer. Other offers are refused meanwhile.
+    /// Waits for the sender, unless something ends the transfer. Others are refused meanwhile.
     async fn unless_ended<T>(
         &mut self,
         current: Sender,

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 pub(crate) use machine::{SharedDeeds, TestMachine};
 pub(crate) use network::{Offer, TestNetwork, TestTransport};
-pub(crate) use storage::{SharedDisk, TestLog};
+pub(crate) use storage::{Content, SharedDisk, TestLog};
 
 /// Waits for a condition with a deadline that only a hang meets.
 pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {

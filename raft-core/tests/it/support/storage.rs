@@ -53,6 +53,16 @@ pub(crate) struct Content {
 }
 
 impl Content {
+    /// A snapshot of these parts.
+    pub(crate) fn new(meta: SnapshotMeta, parts: Vec<Bytes>) -> Self {
+        let mut content = Self {
+            parts,
+            ..Self::default()
+        };
+        content.descriptor = content.describe(meta);
+        content
+    }
+
     fn describe(&self, meta: SnapshotMeta) -> SnapshotDescriptor {
         let mut hasher = DefaultHasher::new();
         self.parts.hash(&mut hasher);
