@@ -230,7 +230,8 @@ impl ApplyTask {
         let content = self.shelf.open(meta.last).await;
         let content = content.map_err(StopReason::Storage)?;
         tracing::info!(last = %meta.last, "the state is restored from a snapshot");
-        self.machine.restore(content).await?;
+        let stop = self.links.stop.clone();
+        self.machine.restore(content, stop).await?;
         self.links.metrics.snapshots_installed.increment();
         let waits = |(id, _): &mut PlacedWaiter| id.index <= meta.last.index;
         while let Some((_, waiter)) = self.waiters.pop_front_if(waits) {

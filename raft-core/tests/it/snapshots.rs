@@ -319,6 +319,35 @@ async fn a_shutdown_during_a_transfer_ends_both_sides() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_neither_for_a_long_image_nor_for_a_long_restore() {
+    let cluster = cluster_with(1, 50).await;
+    cluster.leader().await;
+    let node = &cluster.nodes[&1];
+    node.deeds.lock().unwrap().image_delay = Duration::from_secs(100);
+    cluster.propose(1, 0..60).await;
+    eventually("it is being taken", || {
+        node.deeds.lock().unwrap().images == 1
+    })
+    .await;
+    let started = Instant::now();
+    cluster.stop().await;
+
+    let (cluster, _, follower) = with_one_far_behind(50).await;
+    let node = &cluster.nodes[&follower];
+    node.deeds.lock().unwrap().restore_delay = Duration::from_secs(5);
+    cluster.network.heal();
+    eventually("it is on the disk", || {
+        node.handle.status().metrics.log_resets == 1
+    })
+    .await;
+    let before = started.elapsed();
+    soon("shutdown", node.handle.shutdown()).await;
+    assert!(started.elapsed() - before < Duration::from_secs(10));
+    assert!(node.is_gone());
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_to_be_applied_may_go_when_a_snapshot_replaces_the_log() {
     let mut cluster = Cluster::configured(3, |config| {
         config.snapshots = every(100);

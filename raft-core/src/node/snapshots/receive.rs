@@ -156,13 +156,17 @@ impl ReceiveTask {
             }
             Ended::Refused(stream, why) => {
                 metrics.snapshots_failed.increment();
-                tracing::warn!(%from, %descriptor, why, "snapshot refused");
+                let count = metrics.snapshots_failed.value();
+                // The sender tries again and again, for as long as the disk is full.
+                if count.is_power_of_two() {
+                    tracing::warn!(%from, %descriptor, why, count, "snapshot refused");
+                }
                 finish(stream, Err(why)).await;
                 Ok(None)
             }
             Ended::Lost(why) => {
                 metrics.snapshots_failed.increment();
-                tracing::info!(%from, %descriptor, why, "snapshot broken off");
+                tracing::debug!(%from, %descriptor, why, "snapshot broken off");
                 Ok(None)
             }
             Ended::Replaced(newer) => Ok(Some(newer)),
