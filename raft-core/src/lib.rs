@@ -49,7 +49,10 @@
 //!         Ok(Box::new(Image(Some(lines.concat().into()))))
 //!     }
 //!
-//!     async fn restore(&mut self, mut from: Box<dyn SnapshotReader>) -> Result<(), StateMachineError> {
+//!     async fn restore(
+//!         &mut self,
+//!         mut from: Box<dyn SnapshotReader>,
+//!     ) -> Result<(), StateMachineError> {
 //!         let part = from.next_part().await.map_err(unreadable)?.unwrap_or_default();
 //!         let lines = std::str::from_utf8(&part).map_err(unreadable)?.lines();
 //!         let pairs = lines.filter_map(|line| line.split_once('='));

@@ -373,13 +373,14 @@ async fn what_was_to_be_applied_may_go_when_a_snapshot_replaces_the_log() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_received_while_a_snapshot_is_still_being_restored() {
+async fn nothing_is_received_while_a_snapshot_is_still_being_installed() {
     let (cluster, leader, follower) = with_one_far_behind(50).await;
     let node = &cluster.nodes[&follower];
     node.deeds.lock().unwrap().restore_delay = Duration::from_millis(200);
+    node.disk.lock().unwrap().reset_delay = Duration::from_secs(1);
     cluster.network.heal();
     let metrics = || node.handle.status().metrics;
-    eventually("it is on the disk", || metrics().log_resets == 1).await;
+    eventually("it is on the disk", || metrics().snapshots_received == 1).await;
     let newer = || {
         let term = cluster.handle(leader).status().term.0;
         Envelope {
@@ -388,8 +389,15 @@ async fn nothing_is_received_while_a_snapshot_is_still_being_restored() {
             ..offer_of(leader, term + 1, 5000, 1)
         }
     };
+    // While the log is begun anew, and while the state machine is restored.
     let why = refusal_of(&cluster, newer()).await;
-    assert!(why.contains("busy"), "{why}");
+    assert!(why.contains("busy") && metrics().log_resets == 0, "{why}");
+    eventually("the log follows", || metrics().log_resets == 1).await;
+    let why = refusal_of(&cluster, newer()).await;
+    assert!(
+        why.contains("busy") && metrics().snapshots_installed == 0,
+        "{why}"
+    );
     cluster.converges_to(60).await;
     let (_offer, first) = accepted(&cluster, newer()).await;
     assert_eq!(first, 0);

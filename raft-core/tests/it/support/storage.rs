@@ -23,6 +23,7 @@ pub(crate) struct Disk {
     entry_bytes: u64,
     pub(crate) appends: u64,
     pub(crate) append_delay: Duration,
+    pub(crate) reset_delay: Duration,
     pub(crate) fail_appends: bool,
     pub(crate) panic_appends: bool,
     pub(crate) fail_reads: bool,
@@ -161,6 +162,8 @@ impl LogStore for TestLog {
     }
 
     async fn reset(&mut self, to: LogId) -> Result<(), StorageError> {
+        let delay = self.disk.lock().unwrap().reset_delay;
+        tokio::time::sleep(delay).await;
         let mut disk = self.disk.lock().unwrap();
         let newest = disk.snapshots.newest.as_ref().unwrap();
         assert!(newest.descriptor.meta.last.index >= to.index);
