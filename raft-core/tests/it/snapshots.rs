@@ -148,6 +148,28 @@ async fn a_transfer_that_breaks_goes_on_where_it_broke() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leader_that_goes_away_in_the_middle_of_a_transfer_is_not_waited_for() {
+    let (cluster, leader, follower) = with_one_far_behind(50).await;
+    let delay = Duration::from_millis(100);
+    cluster.network.snapshots(|s| s.part_delay = delay);
+    cluster.network.heal();
+    let parts = || cluster.network.snapshots(|s| s.parts);
+    eventually("half of it is there", || parts() > 25).await;
+    cluster.network.isolate(leader);
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    let next = cluster.leader_among(&others).await;
+    assert_ne!(next, follower);
+    cluster.propose(next, 60..70).await;
+    let node = &cluster.nodes[&follower];
+    eventually("it has all", || node.commands().len() == 70).await;
+    cluster.network.heal();
+    cluster.converges_to(70).await;
+    let role = cluster.handle(leader).status().role;
+    assert_ne!(role, raft_core::Role::Leader);
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn heartbeats_go_on_while_a_slow_machine_writes_a_large_image() {
     let cluster = cluster_with(3, 50).await;
     let leader = cluster.leader().await;

@@ -133,13 +133,13 @@ impl ReceiveTask {
         let descriptor = match self.check(&envelope) {
             Ok(descriptor) => descriptor,
             Err(why) => {
-                finish(stream, Err(why)).await;
+                self.finish(stream, Err(why)).await;
                 return Ok(None);
             }
         };
         let Some(room) = self.links.shelf.try_install() else {
             let why = "busy: another snapshot is being installed".to_owned();
-            finish(stream, Err(why)).await;
+            self.finish(stream, Err(why)).await;
             return Ok(None);
         };
         let started = Instant::now();
@@ -161,7 +161,7 @@ impl ReceiveTask {
                 if count.is_power_of_two() {
                     tracing::warn!(%from, %descriptor, why, count, "snapshot refused");
                 }
-                finish(stream, Err(why)).await;
+                self.finish(stream, Err(why)).await;
                 Ok(None)
             }
             Ended::Lost(why) => {
@@ -289,9 +289,9 @@ impl ReceiveTask {
                 }
                 Ok(_) => {
                     let why = format!("busy: node {} sends a snapshot", current.from);
-                    finish(offer.stream, Err(why)).await;
+                    self.finish(offer.stream, Err(why)).await;
                 }
-                Err(why) => finish(offer.stream, Err(why)).await,
+                Err(why) => self.finish(offer.stream, Err(why)).await,
             }
         }
     }
@@ -305,7 +305,18 @@ impl ReceiveTask {
     ) {
         let received = Received::new(envelope, Some(room));
         // The driver is gone only when the node ends.
-        let (_, _) = tokio::join!(self.links.inbox.send(received), finish(stream, Ok(())));
+        let (_, _) = tokio::join!(self.links.inbox.send(received), self.finish(stream, Ok(())));
+    }
+
+    /// Tells the sender how it ended. One that does not hear it notices by itself.
+    async fn finish(&self, stream: Box<dyn SnapshotStream>, outcome: Result<(), String>) {
+        let mut stop = self.links.stop.clone();
+        let told = tokio::time::timeout(FINISH_TIME_MAX, stream.finish(outcome));
+        tokio::select! {
+            biased;
+            _ = told => {}
+            () = stop.wait() => {}
+        }
     }
 }
 
@@ -317,9 +328,4 @@ fn refused(stream: Box<dyn SnapshotStream>, error: StorageError) -> Result<Ended
         | StorageError::SnapshotMismatch { .. } => Ok(Ended::Refused(stream, error.to_string())),
         error => Err(error),
     }
-}
-
-async fn finish(stream: Box<dyn SnapshotStream>, outcome: Result<(), String>) {
-    // A sender that does not hear it notices by itself.
-    let _ = tokio::time::timeout(FINISH_TIME_MAX, stream.finish(outcome)).await;
 }
