@@ -93,7 +93,14 @@ impl Router {
             call.unresolved = call.unresolved.saturating_sub(1);
         }
         match outcome {
-            Outcome::Applied { .. } | Outcome::Answer(_) | Outcome::Status(_) => {
+            Outcome::Applied { .. }
+            | Outcome::Answer(_)
+            | Outcome::Status(_)
+            | Outcome::Members(_)
+            | Outcome::Done
+            | Outcome::SnapshotBegin(_)
+            | Outcome::SnapshotPart(_)
+            | Outcome::SnapshotEnd { .. } => {
                 self.finish(id, Answer::Outcome(outcome), effects);
             }
             Outcome::Limit(_) | Outcome::Refused(_) => {

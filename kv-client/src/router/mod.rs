@@ -382,7 +382,11 @@ fn body_bytes(body: &RequestBody) -> usize {
         RequestBody::Write(bytes) | RequestBody::Read(bytes) | RequestBody::ReadStale(bytes) => {
             bytes.len()
         }
-        RequestBody::Status => 0,
+        RequestBody::Status
+        | RequestBody::Members
+        | RequestBody::ChangeMembers(_)
+        | RequestBody::TransferLeader { .. }
+        | RequestBody::SaveSnapshot => 0,
     }
 }
 
