@@ -114,6 +114,11 @@ impl Router {
                 self.hear_notice(endpoint, notice, effects);
                 self.turned_away(endpoint, request, id, now, true);
             }
+            Outcome::Unknown(why) if !call.may_repeat() => {
+                let node = self.endpoints.at(endpoint).id;
+                let why = format!("node {node} said: {why}");
+                self.finish(id, Answer::Lost(why), effects);
+            }
             Outcome::Unavailable(why) | Outcome::Unknown(why) => {
                 let node = self.endpoints.at(endpoint).id;
                 call.last_answer = Some(format!("node {node} said: {why}"));
@@ -202,7 +207,7 @@ impl Router {
                 self.session
                     .opening_refused(format!("unexpected answer {other:?}"));
             }
-            Answer::Late(_) | Answer::Closed => self.session.opening_failed(),
+            Answer::Late(_) | Answer::Lost(_) | Answer::Closed => self.session.opening_failed(),
         }
     }
 }
