@@ -7,6 +7,7 @@
 //! - [`compose`] joins all of it to a running node that serves clients.
 
 pub mod certificates;
+mod cluster_files;
 pub mod compose;
 pub mod config;
 mod config_file;
@@ -16,6 +17,8 @@ mod handler;
 pub mod identity;
 mod image;
 pub mod init;
+mod init_error;
+mod join;
 mod kinds;
 mod plan;
 mod server;
