@@ -6,6 +6,7 @@
 //!   formatted data directories ([`identity`]).
 //! - [`compose`] joins all of it to a running node that serves clients.
 
+mod admin;
 pub mod certificates;
 mod cluster_files;
 pub mod compose;
