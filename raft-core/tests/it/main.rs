@@ -5,5 +5,6 @@ mod cluster;
 mod endings;
 mod limits;
 mod slow;
+mod snapshots;
 mod support;
 mod throughput;
