@@ -204,6 +204,7 @@ impl Prepared {
         })
     }
 
+    /// It starts with the members that the cluster was made with; the node says who they are by now.
     fn quic_transport(&self) -> Arc<QuicTransport> {
         let config = &self.config;
         let local = LocalPeer {
@@ -232,6 +233,7 @@ impl Prepared {
         let mut options = QuicOptions::default();
         let needed = largest.saturating_add(FRAME_OVERHEAD_BYTES);
         options.bulk_frame_bytes_max = options.bulk_frame_bytes_max.max(needed);
+        options.snapshot_bytes_per_second = self.config.snapshot_bytes_per_second;
         options
     }
 
