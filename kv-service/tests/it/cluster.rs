@@ -75,7 +75,7 @@ async fn everything_is_there_after_all_nodes_were_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_follower_names_the_leader() {
+async fn a_follower_names_the_leader_and_answers_reads() {
     let cluster = Cluster::started(3).await;
     let leader = cluster.leader().await;
     let follower = leader % 3 + 1;
