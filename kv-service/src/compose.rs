@@ -204,7 +204,8 @@ impl Prepared {
         })
     }
 
-    /// It starts with the members that the cluster was made with; the node says who they are by now.
+    /// It starts with the members that the cluster was made with; the node says who they are by
+    /// now.
     fn quic_transport(&self) -> Arc<QuicTransport> {
         let config = &self.config;
         let local = LocalPeer {

@@ -7,7 +7,7 @@ use quic_link::CredentialsError;
 use crate::certificates::CertificateError;
 use crate::config::ConfigError;
 use crate::files::FileError;
-use crate::identity::IdentityError;
+use crate::identity_error::IdentityError;
 use crate::plan::PlanError;
 
 /// A cluster cannot be made or used.

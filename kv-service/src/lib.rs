@@ -16,6 +16,7 @@ mod digest;
 mod files;
 mod handler;
 pub mod identity;
+mod identity_error;
 mod image;
 pub mod init;
 mod init_error;

@@ -1,6 +1,6 @@
-//! Goal: a machine that was restored from an image is the one that it was taken from, and bytes that
-//! are no image do no harm.
-//! Method: random commands through whole machines; images in small parts, also damaged ones.
+//! Goal: a machine that was restored from an image is the one that it was taken from, and bytes
+//! that are no image do no harm. Method: random commands through whole machines; images in small
+//! parts, also damaged ones.
 
 use std::collections::VecDeque;
 
@@ -10,6 +10,7 @@ use kv_api::limits::{KEY_BYTES_MAX, SNAPSHOT_PART_BYTES_MAX, VALUE_BYTES_MAX};
 use kv_api::{Command, SessionStamp, WriteOp, encode};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample;
 use raft_core::{
     Index, LogId, SnapshotDescriptor, SnapshotMeta, SnapshotReader, StateMachine,
     StateMachineError, StorageError, Term,
@@ -216,15 +217,16 @@ proptest! {
     #[test]
     fn a_damaged_image_does_no_harm(
         steps in vec(any_step(), 0..60),
-        damages in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..4),
-        cut in any::<Option<prop::sample::Index>>(),
+        damages in vec(any::<(sample::Index, sample::Index, u8)>(), 1..4),
+        cut in any::<Option<sample::Index>>(),
     ) {
         let mut machine = KvStateMachine::with_limits(Retention::default(), LIMITS);
         let mut log = Log::default();
         for step in &steps {
             log.apply(&mut machine, step);
         }
-        let mut parts: Vec<Vec<u8>> = parts_of(&machine, 100).iter().map(|it| it.to_vec()).collect();
+        let parts = parts_of(&machine, 100);
+        let mut parts: Vec<Vec<u8>> = parts.iter().map(|part| part.to_vec()).collect();
         for (part, byte, value) in damages {
             let part = part.get_mut(&mut parts);
             *byte.get_mut(part) = value;
