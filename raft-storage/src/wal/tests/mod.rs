@@ -201,14 +201,32 @@ fn random_batch(random: &mut Random, model: &Model, term: u64) -> AppendBatch {
     made.entries = batch(term, last + 1, &lengths).entries;
     made
 }
-fn scratch_dir() -> TempDir {
+/// A directory for a log, in one for its snapshots as well.
+struct ScratchDir {
+    path: PathBuf,
+    _outer: TempDir,
+}
+
+impl ScratchDir {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn scratch_dir() -> ScratchDir {
     let memory = Path::new("/dev/shm");
-    let dir = if memory.is_dir() {
+    let outer = if memory.is_dir() {
         tempfile::tempdir_in(memory)
     } else {
         tempfile::tempdir()
     };
-    dir.expect("a scratch directory can be made")
+    let outer = outer.expect("a scratch directory can be made");
+    let path = outer.path().join("wal");
+    fs::create_dir(&path).expect("a directory can be made in it");
+    ScratchDir {
+        path,
+        _outer: outer,
+    }
 }
 
 fn options(probe: Option<&Arc<Probe>>) -> WalOptions {
@@ -239,7 +257,7 @@ fn read_dir(dir: &Path) -> Image {
         .collect()
 }
 
-fn write_dir(image: &Image) -> TempDir {
+fn write_dir(image: &Image) -> ScratchDir {
     let dir = scratch_dir();
     for (name, bytes) in image {
         fs::write(dir.path().join(name), bytes).unwrap();
