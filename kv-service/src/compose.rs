@@ -6,7 +6,7 @@
 //! stop:   node (its log and state machine) -> accept loop and connections -> endpoint -> lock
 //! ```
 
-mod log;
+pub(crate) mod log;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

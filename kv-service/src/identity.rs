@@ -7,6 +7,7 @@
 //! data/boot            starts so far, decimal; grows by one before a node says its first word
 //! data/reset.key       64 random bytes, readable by the owner only
 //! data/wal/ | rocksdb/ the log; what is in there is the business of `raft-storage`
+//! data/snapshots/      what the beginning of the log was replaced by; likewise
 //! ```
 //!
 //! A directory is formatted once, by `init`, `cluster` or `member`. Opening never formats: a node
@@ -215,11 +216,7 @@ impl DataDirectory {
     /// Where the log of this kind of storage is kept.
     #[must_use]
     pub fn log_path(&self, storage: StorageKind) -> PathBuf {
-        let name = match storage {
-            StorageKind::Rocksdb => "rocksdb",
-            StorageKind::File | StorageKind::Memory => "wal",
-        };
-        self.path.join(name)
+        log_path(&self.path, storage)
     }
 
     /// A node that was started before must find its log: what is in memory is gone, and an empty
@@ -298,6 +295,15 @@ impl DataDirectory {
         *usage = Some((Instant::now(), bytes));
         bytes
     }
+}
+
+/// Where a node with this data directory keeps its log.
+pub(crate) fn log_path(data: &Path, storage: StorageKind) -> PathBuf {
+    let name = match storage {
+        StorageKind::Rocksdb => "rocksdb",
+        StorageKind::File | StorageKind::Memory => "wal",
+    };
+    data.join(name)
 }
 
 fn require_formatted(path: &Path, node: NodeId) -> Result<(), IdentityError> {

@@ -65,6 +65,14 @@ pub enum InitError {
         /// What is wrong with what it signed.
         source: CredentialsError,
     },
+    /// A file cannot be what a cluster begins with.
+    #[error("a cluster cannot begin with {}: {what}", path.display())]
+    Snapshot {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
     /// The plan cannot work.
     #[error(transparent)]
     Plan(#[from] PlanError),
