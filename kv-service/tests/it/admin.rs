@@ -1,32 +1,13 @@
 //! Goal: administrators change a running cluster and copy its state; nobody else does.
 //! Method: real servers in one process, joined by QUIC, and the client library.
 
-use std::collections::VecDeque;
-
-use async_trait::async_trait;
-use bytes::Bytes;
 use kv_api::{Outcome, RequestBody};
-use kv_client::{
-    ClientConfig, ClientError, KvClient, MemberChange, MemberKind, MembersReport, SnapshotDownload,
-};
+use kv_client::{ClientError, KvClient, MemberChange, MemberKind, MembersReport};
 use kv_service::config::{NodeConfig, StorageKind};
 use kv_service::init;
-use kv_service::state_machine::KvStateMachine;
-use raft_core::{
-    Index, LogId, NodeId, SnapshotDescriptor, SnapshotMeta, SnapshotReader, StateMachine,
-    StorageError, Term,
-};
+use raft_core::NodeId;
 
 use crate::support::{Cluster, eventually, free_address, soon};
-
-async fn connect(path: &std::path::Path) -> KvClient {
-    let config = ClientConfig::load(path).unwrap();
-    KvClient::connect(config).await.unwrap()
-}
-
-async fn administrator(cluster: &Cluster) -> KvClient {
-    connect(&cluster.layout.admin_config).await
-}
 
 fn roles(report: &MembersReport) -> Vec<(u64, MemberKind)> {
     let members = report.members.iter();
@@ -65,7 +46,7 @@ const LEARNER: MemberKind = MemberKind::Learner;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_reads_and_writes_and_changes_nothing_else() {
     let cluster = Cluster::started(1).await;
-    let client = connect(&cluster.layout.client_config).await;
+    let client = cluster.library(&cluster.layout.client_config).await;
     client.put("key", "value").await.unwrap();
     let errors = [
         client.members().await.map(drop).unwrap_err(),
@@ -81,7 +62,7 @@ async fn a_client_reads_and_writes_and_changes_nothing_else() {
         assert_eq!(error.exit_code(), 5, "{error}");
         assert!(error.to_string().contains("admin.toml"), "{error}");
     }
-    let admin = administrator(&cluster).await;
+    let admin = cluster.administrator().await;
     assert_eq!(roles(&admin.members().await.unwrap()), [(1, VOTER)]);
     assert!(
         admin.get("key").await.unwrap().is_some(),
@@ -108,7 +89,7 @@ async fn a_node_that_does_not_lead_names_the_leader_to_administrators() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_joins_learns_votes_and_goes() {
     let mut cluster = Cluster::started(3).await;
-    let admin = administrator(&cluster).await;
+    let admin = cluster.administrator().await;
     for round in 0..20 {
         admin.put(format!("key-{round}"), "value").await.unwrap();
     }
@@ -168,7 +149,7 @@ async fn a_node_joins_learns_votes_and_goes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_lost_its_disk_comes_back() {
     let mut cluster = Cluster::started(3).await;
-    let admin = administrator(&cluster).await;
+    let admin = cluster.administrator().await;
     admin.put("before", "yes").await.unwrap();
     let lost = cluster.leader().await % 3 + 1;
     let old = cluster.config(lost);
@@ -204,7 +185,7 @@ async fn a_member_that_lost_its_disk_comes_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn leadership_goes_to_voters_only() {
     let cluster = Cluster::started(3).await;
-    let admin = administrator(&cluster).await;
+    let admin = cluster.administrator().await;
     let leader = cluster.leader().await;
     let to = leader % 3 + 1;
     soon("transferring", admin.transfer_leader(to))
@@ -218,96 +199,6 @@ async fn leadership_goes_to_voters_only() {
         error.to_string().contains("node 9 is not a voter"),
         "{error}"
     );
-}
-
-/// What was downloaded, as a machine reads it.
-struct Downloaded {
-    descriptor: SnapshotDescriptor,
-    parts: VecDeque<Bytes>,
-}
-
-#[async_trait]
-impl SnapshotReader for Downloaded {
-    fn descriptor(&self) -> &SnapshotDescriptor {
-        &self.descriptor
-    }
-
-    async fn seek(&mut self, part: u64) -> Result<(), StorageError> {
-        self.parts.drain(..part as usize);
-        Ok(())
-    }
-
-    async fn next_part(&mut self) -> Result<Option<Bytes>, StorageError> {
-        Ok(self.parts.pop_front())
-    }
-}
-
-async fn restored(mut download: SnapshotDownload) -> KvStateMachine {
-    let head = download.head().clone();
-    let mut parts = VecDeque::new();
-    while let Some(part) = soon("a part", download.next_part()).await.unwrap() {
-        parts.push_back(part);
-    }
-    let summary = download.summary().unwrap();
-    assert_eq!(summary.parts, parts.len() as u64);
-    let last = LogId::new(Term(head.term), Index(head.index));
-    let descriptor = SnapshotDescriptor {
-        meta: SnapshotMeta {
-            last,
-            ..SnapshotMeta::default()
-        },
-        ..SnapshotDescriptor::default()
-    };
-    let mut machine = KvStateMachine::new();
-    let snapshot = Box::new(Downloaded { descriptor, parts });
-    machine.restore(snapshot).await.unwrap();
-    machine
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_is_all_that_was_written_before() {
-    let cluster = Cluster::started(3).await;
-    let admin = administrator(&cluster).await;
-    let value = vec![7; 200_000];
-    for round in 0..40 {
-        admin
-            .put(format!("key-{round:02}"), value.clone())
-            .await
-            .unwrap();
-    }
-    let download = soon("a snapshot", admin.save_snapshot()).await.unwrap();
-    let head = download.head().clone();
-    assert_eq!(head.cluster_id, cluster.layout.cluster.to_string());
-    assert_eq!(roles(&head.members), [(1, VOTER), (2, VOTER), (3, VOTER)]);
-    // It does not move while others write, however long it takes to fetch.
-    admin.put("key-00", "later").await.unwrap();
-    admin.put("later", "later").await.unwrap();
-    let machine = restored(download).await;
-    let store = machine.store();
-    assert_eq!((store.len(), store.revision()), (40, 40));
-    assert_eq!(machine.sessions().len(), 1);
-    let (first, _) = store.get(&"key-00".into(), None).unwrap();
-    assert_eq!(first.unwrap().value, value);
-    assert!(machine.applied().index >= Index(head.index));
-}
-
-/// Whoever does not take its parts holds up nobody, and only so much is made for it.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_that_nobody_fetches_holds_up_nobody() {
-    let cluster = Cluster::started(1).await;
-    let admin = administrator(&cluster).await;
-    for round in 0..40 {
-        admin
-            .put(format!("key-{round}"), vec![7; 1 << 20])
-            .await
-            .unwrap();
-    }
-    let slow = soon("a snapshot", admin.save_snapshot()).await.unwrap();
-    let fast = soon("another", admin.save_snapshot()).await.unwrap();
-    admin.put("meanwhile", "yes").await.unwrap();
-    assert_eq!(restored(fast).await.store().len(), 40);
-    drop(slow);
-    admin.put("after", "yes").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,4 +8,5 @@ mod config;
 mod identity;
 mod init;
 mod join;
+mod snapshots;
 mod support;

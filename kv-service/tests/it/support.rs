@@ -11,6 +11,7 @@ use kv_api::{
     Command, CommandReply, KeyValue, Notice, Outcome, Query, QueryReply, Request, RequestBody,
     Response, WriteOp,
 };
+use kv_client::{ClientConfig, KvClient};
 use kv_service::compose::{Overrides, Server, StartError};
 use kv_service::config::{NodeConfig, StorageKind, TransportKind};
 use kv_service::init::{self, ClusterLayout, ClusterPlan, NodePlan};
@@ -105,9 +106,13 @@ impl Cluster {
 
     /// The same with other settings.
     pub(crate) fn planned(nodes: usize, change: impl Fn(ClusterPlan) -> ClusterPlan) -> Self {
+        Self::made_by(nodes, |plan| init::make_cluster(&change(plan)).unwrap())
+    }
+
+    /// Made as the test says.
+    pub(crate) fn made_by(nodes: usize, make: impl FnOnce(ClusterPlan) -> ClusterLayout) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let plan = change(plan(&directory.path().join("c"), nodes));
-        let layout = init::make_cluster(&plan).unwrap();
+        let layout = make(plan(&directory.path().join("c"), nodes));
         let servers = layout.nodes.iter().map(|_| None).collect();
         Self {
             directory,
@@ -119,10 +124,31 @@ impl Cluster {
     /// A running cluster, joined by QUIC.
     pub(crate) async fn started(nodes: usize) -> Self {
         let mut cluster = Self::made(nodes);
-        for id in 1..=nodes as u64 {
-            cluster.start(id).await;
-        }
+        cluster.start_all().await;
         cluster
+    }
+
+    pub(crate) async fn start_all(&mut self) {
+        for id in 1..=self.servers.len() as u64 {
+            self.start(id).await;
+        }
+    }
+
+    pub(crate) async fn stop_all(&mut self) {
+        for id in 1..=self.servers.len() as u64 {
+            self.stop(id).await;
+        }
+    }
+
+    /// A client as whoever has this file.
+    pub(crate) async fn library(&self, config: &Path) -> KvClient {
+        KvClient::connect(ClientConfig::load(config).unwrap())
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn administrator(&self) -> KvClient {
+        self.library(&self.layout.admin_config).await
     }
 
     pub(crate) fn path(&self) -> &Path {
