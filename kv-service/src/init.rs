@@ -6,8 +6,8 @@
 //! DIR/node-2/...
 //! ```
 //!
-//! How a cluster is made whole or not at all is in `making`; nodes that come later are the matter of
-//! `join`, and a cluster that begins with a snapshot that of `restore`.
+//! How a cluster is made whole or not at all is in `making`; nodes that come later are the matter
+//! of `join`, and a cluster that begins with a snapshot that of `restore`.
 
 use raft_core::Incarnation;
 

@@ -92,8 +92,8 @@ pub(crate) struct Formatted<'a> {
     pub(crate) members: &'a [MemberFile],
 }
 
-/// Makes a cluster with a new id, authority and certificates, and formats its data directories. Each
-/// of them is handed over before the cluster is whole.
+/// Makes a cluster with a new id, authority and certificates, and formats its data directories.
+/// Each of them is handed over before the cluster is whole.
 ///
 /// # Errors
 /// When a cluster, or a part of one, is there already; when the plan cannot work; when a file

@@ -18,8 +18,8 @@ pub(super) struct OpenedLog {
 }
 
 /// Gives a node that has never run a snapshot to begin with: its log store, empty, and beside it
-/// the snapshot. When the node starts, it finds that the log goes on behind the snapshot. Blocks its
-/// thread.
+/// the snapshot. When the node starts, it finds that the log goes on behind the snapshot. Blocks
+/// its thread.
 pub(crate) fn begin_with(
     storage: StorageKind,
     path: &Path,
