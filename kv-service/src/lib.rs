@@ -6,7 +6,9 @@
 //!   formatted data directories ([`identity`]).
 //! - [`compose`] joins all of it to a running node that serves clients.
 
+mod admin;
 pub mod certificates;
+mod cluster_files;
 pub mod compose;
 pub mod config;
 mod config_file;
@@ -14,9 +16,15 @@ mod digest;
 mod files;
 mod handler;
 pub mod identity;
+mod identity_error;
+mod image;
 pub mod init;
+mod init_error;
+mod join;
 mod kinds;
+mod making;
 mod plan;
+pub mod restore;
 mod server;
 pub mod sessions;
 mod start_error;
