@@ -1,0 +1,133 @@
+//! What is committed: by whom it was first known, that it never changes, that it is on enough
+//! disks, and that whoever leads has it.
+
+use raft_core::protocol::{State, majority};
+use raft_core::{Index, LogId, NodeId, Role, Term};
+
+use crate::node::{Node, Standing};
+use crate::violation::{Violation, require};
+
+/// See the file.
+#[derive(Debug, Default)]
+pub struct Commits {
+    voters: Vec<NodeId>,
+    /// For each index the term of the entry, and the term in which it was first known to be
+    /// committed.
+    known: Vec<(Term, Term)>,
+}
+
+impl Commits {
+    pub(super) fn new(voters: Vec<NodeId>) -> Self {
+        Self {
+            voters,
+            known: Vec::new(),
+        }
+    }
+
+    /// The last entry that anybody knows to be committed.
+    #[must_use]
+    pub fn last(&self) -> LogId {
+        let index = Index(self.known.len() as u64);
+        self.known
+            .last()
+            .map_or(LogId::ZERO, |(term, _)| LogId::new(*term, index))
+    }
+
+    /// The committed entry at an index.
+    #[must_use]
+    pub fn at(&self, index: Index) -> Option<LogId> {
+        let position = usize::try_from(index.0.checked_sub(1)?).ok()?;
+        let (term, _) = self.known.get(position)?;
+        Some(LogId::new(*term, index))
+    }
+
+    /// Takes in the commit index of a node. Returns whether that is news.
+    pub(super) fn turn(&mut self, node: &Node, before: &State) -> Result<bool, Violation> {
+        let (id, state) = (node.id, &node.state);
+        if state.commit == before.commit {
+            return Ok(false);
+        }
+        let own = state.hard_state.term;
+        let mut grown = false;
+        for index in before.commit.next().0..=state.commit.0 {
+            let Some(term) = node.log.term_at(Index(index)) else {
+                return require(false, 36, || {
+                    format!("n{id} commits {index}, its log ends at {}", node.log.last())
+                })
+                .map(|()| false);
+            };
+            let position = usize::try_from(index - 1).expect("logs fit into memory");
+            match self.known.get(position) {
+                None => {
+                    self.known.push((term, own));
+                    grown = true;
+                }
+                Some((known, _)) => require(*known == term, 26, || {
+                    format!("n{id} commits {index}@{term}, known was {index}@{known}")
+                })?,
+            }
+        }
+        let led = before.role == Role::Leader && before.hard_state.term == own;
+        if led && state.role == Role::Leader {
+            let term = node.log.term_at(state.commit);
+            require(term == Some(own), 30, || {
+                format!("n{id} leads term {own} and commits {} of {term:?}", state.commit)
+            })?;
+        }
+        Ok(grown)
+    }
+
+    /// By Log Matching it is enough to look at the last entry. A disk that was lost counts as a
+    /// holder and as a voter that refuses: it never comes back under its name.
+    ///
+    /// # Errors
+    /// When too few disks have it, or somebody without it could win.
+    pub fn safe_on_disks(&self, nodes: &[Node]) -> Result<(), Violation> {
+        let last = self.last();
+        if last == LogId::ZERO {
+            return Ok(());
+        }
+        let needed = majority(self.voters.len());
+        let voters = || nodes.iter().filter(|node| self.voters.contains(&node.id));
+        let holds = |node: &&Node| node.standing == Standing::Lost || node.disk.has(last);
+        let holders = voters().filter(holds).count();
+        require(holders >= needed, 27, || {
+            format!("{last} is on {holders} of {} disks", self.voters.len())
+        })?;
+        if holders == self.voters.len() {
+            return Ok(());
+        }
+        for candidate in voters().filter(|node| !holds(node)) {
+            let end = candidate.disk.last();
+            let would_vote =
+                |voter: &&Node| voter.standing != Standing::Lost && voter.disk.last() <= end;
+            let votes = voters().filter(would_vote).count();
+            require(votes < needed, 28, || {
+                format!("n{}, at {end}, lacks {last} and could win {votes} votes", candidate.id)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Leader Completeness (paper figure 3). What was first known in a later term may be missing.
+    pub(super) fn held_by_leader(&self, leader: &Node) -> Result<(), Violation> {
+        let term = leader.state.hard_state.term;
+        let newest = self
+            .known
+            .iter()
+            .enumerate()
+            .rev()
+            .find(|(_, (_, known_in))| *known_in <= term);
+        let Some((position, (entry_term, _))) = newest else {
+            return Ok(());
+        };
+        let id = LogId::new(*entry_term, Index(position as u64 + 1));
+        require(leader.log.has(id), 29, || {
+            format!(
+                "n{} leads term {term}, ends at {} and lacks {id}",
+                leader.id,
+                leader.log.last()
+            )
+        })
+    }
+}

@@ -1,0 +1,50 @@
+//! Log Matching (paper figure 3) by induction: equal index and term means equal content and the
+//! same term before it, whoever wrote it.
+
+use raft_core::{Entry, NodeId, Term};
+
+use crate::violation::{Violation, require};
+
+/// Every entry that anybody ever wrote, by index.
+#[derive(Debug, Default)]
+pub struct Logs {
+    by_index: Vec<Vec<Known>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    entry: Entry,
+    before: Term,
+}
+
+impl Logs {
+    pub(super) fn written(
+        &mut self,
+        id: NodeId,
+        entry: &Entry,
+        before: Term,
+    ) -> Result<(), Violation> {
+        let position = usize::try_from(entry.index().previous().0).expect("logs fit into memory");
+        if self.by_index.len() <= position {
+            self.by_index.resize_with(position + 1, Vec::new);
+        }
+        let known = &mut self.by_index[position];
+        match known.iter().find(|known| known.entry.term() == entry.term()) {
+            None => known.push(Known {
+                entry: entry.clone(),
+                before,
+            }),
+            Some(known) => {
+                require(known.entry == *entry && known.before == before, 25, || {
+                    format!(
+                        "n{id} writes {} behind term {before}; elsewhere it is behind term {}{}",
+                        entry.id(),
+                        known.before,
+                        if known.entry == *entry { "" } else { " and another one" }
+                    )
+                })?;
+            }
+        }
+        Ok(())
+    }
+}

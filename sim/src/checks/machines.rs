@@ -1,0 +1,111 @@
+//! State machine safety (paper figure 3): everybody applies the same and says the same; and where
+//! each call of a session took effect.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use kv_api::{Command, CommandError, CommandReply, SessionId};
+use raft_core::{Entry, Index, LogId, NodeId};
+
+use crate::violation::{Violation, require};
+
+/// What applying an entry showed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Nobody had applied it before.
+    pub is_first: bool,
+    /// It repeated a call of a session that had been executed.
+    pub is_repetition: bool,
+}
+
+/// What anybody has applied.
+#[derive(Debug, Default)]
+pub struct Machines {
+    applied: Vec<(Entry, Bytes)>,
+    /// Where each call of a session was executed.
+    executed: BTreeMap<(SessionId, u64), LogId>,
+    digests: BTreeMap<Index, u64>,
+}
+
+impl Machines {
+    /// The entry that was applied at an index.
+    #[must_use]
+    pub fn entry(&self, index: Index) -> Option<&Entry> {
+        let position = usize::try_from(index.0.checked_sub(1)?).ok()?;
+        self.applied.get(position).map(|(entry, _)| entry)
+    }
+
+    /// Where a call of a session was executed.
+    #[must_use]
+    pub fn executed(&self, session: SessionId, sequence: u64) -> Option<LogId> {
+        self.executed.get(&(session, sequence)).copied()
+    }
+
+    /// A node applied an entry; the reply is empty for what is no command.
+    ///
+    /// # Errors
+    /// When somebody else applied another one there, or was answered something else.
+    pub fn applied(
+        &mut self,
+        id: NodeId,
+        entry: &Entry,
+        reply: &Bytes,
+    ) -> Result<Applied, Violation> {
+        let position = usize::try_from(entry.index().previous().0).expect("logs fit into memory");
+        if let Some((known, answered)) = self.applied.get(position) {
+            require(known == entry, 31, || {
+                format!("n{id} applies {}, elsewhere it was {}", entry.id(), known.id())
+            })?;
+            require(answered == reply, 31, || {
+                format!("n{id} answers {} with {reply:?}, elsewhere {answered:?}", entry.id())
+            })?;
+            return Ok(Applied::default());
+        }
+        require(position == self.applied.len(), 31, || {
+            format!("n{id} applies {} before what is before it", entry.id())
+        })?;
+        self.applied.push((entry.clone(), reply.clone()));
+        Ok(Applied {
+            is_first: true,
+            is_repetition: self.execute(entry, reply),
+        })
+    }
+
+    /// Notes where a call was executed. Returns whether it had been before.
+    fn execute(&mut self, entry: &Entry, reply: &Bytes) -> bool {
+        let Ok(Command::Write {
+            stamp: Some(stamp), ..
+        }) = kv_api::decode(entry.payload())
+        else {
+            return false;
+        };
+        let refused = matches!(
+            kv_api::decode(reply),
+            Ok(CommandReply::Refused(
+                CommandError::SessionExpired(_)
+                    | CommandError::AlreadyAcknowledged { .. }
+                    | CommandError::WindowExceeded { .. }
+            ))
+        );
+        if refused {
+            return false;
+        }
+        let call = (stamp.session, stamp.sequence);
+        if self.executed.contains_key(&call) {
+            return true;
+        }
+        self.executed.insert(call, entry.id());
+        false
+    }
+
+    /// The state of a machine that has applied everything up to `index`.
+    ///
+    /// # Errors
+    /// When another one was in another state there.
+    pub fn digest(&mut self, id: NodeId, index: Index, digest: u64) -> Result<(), Violation> {
+        let known = *self.digests.entry(index).or_insert(digest);
+        require(known == digest, 39, || {
+            format!("n{id} at {index} has digest {digest:016x}, elsewhere {known:016x}")
+        })
+    }
+}

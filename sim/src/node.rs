@@ -1,0 +1,257 @@
+//! One simulated node: the protocol, its disk, its state machine and those who wait for answers.
+//! Holds; what happens to it is in `turn`, `execute`, `storage` and `applying`.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use raft_core::protocol::{Apply, Input, ProposalTicket, Raft, ReadTicket, State};
+use raft_core::{Incarnation, Index, LogId, NodeId, ProposeError, ReadError, Term};
+
+use crate::disk::Disk;
+use crate::machine::Machine;
+use crate::queue::Microseconds;
+
+/// Messages that wait for a node at most; what comes on top is lost.
+pub const INBOX_MESSAGES_MAX: usize = 4_096;
+
+/// Names a request of a suite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// Who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A client of the workload, and which of its attempts it was.
+    Client {
+        /// Its position.
+        client: usize,
+        /// Counts all attempts of that client.
+        attempt: u64,
+    },
+    /// Whoever drives the world.
+    Suite(RequestId),
+}
+
+/// What was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Replicate this command.
+    Propose(Bytes),
+    /// Answer this query, linearizably.
+    Read(Bytes),
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The command was applied.
+    Applied {
+        /// Where it stands in the log.
+        id: LogId,
+        /// What the machine said.
+        reply: Bytes,
+    },
+    /// The query was answered.
+    Found {
+        /// What the machine said.
+        reply: Bytes,
+    },
+    /// The proposal has no result.
+    NotProposed(ProposeError),
+    /// The read has no result.
+    NotRead(ReadError),
+    /// The node went down, and whoever waited at it heard no more.
+    Gone,
+}
+
+/// Whether a node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It runs.
+    Up,
+    /// It has no power; its disk has what was synced.
+    Down,
+    /// Its disk is lost, and with it its identity: it never comes back as this member.
+    Lost,
+}
+
+/// The log of a running node as its protocol believes it to be: all that it wrote, finished or not.
+/// Terms are enough, because an index and a term are an entry.
+#[derive(Clone, Debug, Default)]
+pub struct LogMirror(Vec<Term>);
+
+impl LogMirror {
+    /// What is on a disk.
+    #[must_use]
+    pub fn of(disk: &Disk) -> Self {
+        let entries = disk.read(Index(1), disk.last().index);
+        Self(entries.iter().map(raft_core::Entry::term).collect())
+    }
+
+    /// The last entry.
+    #[must_use]
+    pub fn last(&self) -> LogId {
+        let index = Index(self.0.len() as u64);
+        self.0
+            .last()
+            .map_or(LogId::ZERO, |term| LogId::new(*term, index))
+    }
+
+    /// The term of the entry at `index`; 0 before the first, none behind the last.
+    #[must_use]
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        match index.0.checked_sub(1) {
+            None => Some(Term(0)),
+            Some(position) => self.0.get(usize::try_from(position).ok()?).copied(),
+        }
+    }
+
+    /// Whether this very entry is there.
+    #[must_use]
+    pub fn has(&self, id: LogId) -> bool {
+        self.term_at(id.index) == Some(id.term)
+    }
+
+    /// Drops an entry and all behind it.
+    pub fn truncate(&mut self, from: Index) {
+        let length = usize::try_from(from.previous().0).expect("logs fit into memory");
+        self.0.truncate(length);
+    }
+
+    /// Puts an entry of this term at the end.
+    pub fn push(&mut self, term: Term) {
+        self.0.push(term);
+    }
+}
+
+/// Those who wait for a node, as the driver of a real node keeps them.
+#[derive(Debug, Default)]
+pub struct Waiters {
+    /// Proposals that the protocol has not placed yet.
+    pub unplaced: BTreeMap<ProposalTicket, Origin>,
+    /// Proposals in the log, in its order.
+    pub placed: VecDeque<(LogId, Origin)>,
+    /// Waiters up to here were given to the state machine's queue.
+    pub handed_over: Index,
+    /// Reads that no round has confirmed yet.
+    pub reads: BTreeMap<ReadTicket, (Origin, Bytes)>,
+}
+
+/// What waits for the state machine.
+#[derive(Debug)]
+pub enum Work {
+    /// Committed entries, and those who wait for some of them.
+    Apply {
+        /// The entries.
+        range: Apply,
+        /// Who waits, in the order of the log.
+        waiters: Vec<(LogId, Origin)>,
+    },
+    /// A query that may be answered once this index is applied.
+    Read {
+        /// The index.
+        index: Index,
+        /// Who waits.
+        origin: Origin,
+        /// The query.
+        query: Bytes,
+    },
+}
+
+/// The state machine of a node and its queue.
+#[derive(Debug)]
+pub struct Applier {
+    /// The machine.
+    pub machine: Box<dyn Machine>,
+    /// What a machine with a disk of its own comes back as.
+    pub image: Option<Box<dyn Machine>>,
+    /// The last entry that was applied in this life.
+    pub applied: Index,
+    /// What waits, in order.
+    pub queue: VecDeque<Work>,
+    /// Whether an event is planned that works on the queue.
+    pub is_planned: bool,
+    /// Reads that wait for entries.
+    pub reads: BTreeMap<Index, Vec<(Origin, Bytes)>>,
+}
+
+/// A node. Everything but the disk and the image of the machine is gone when its power is.
+#[derive(Debug)]
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// The incarnation that its disk was formatted with.
+    pub incarnation: Incarnation,
+    /// Whether it runs.
+    pub standing: Standing,
+    /// Counts starts and crashes: what was planned for an earlier life is void.
+    pub life: u64,
+    /// The protocol, while the node runs.
+    pub raft: Option<Raft>,
+    /// What the protocol said of itself after its last turn.
+    pub state: State,
+    /// Its log, finished writes and others.
+    pub log: LogMirror,
+    /// Its disk.
+    pub disk: Disk,
+    /// What waits for its next turn, in the order of arrival.
+    pub inbox: Vec<Input>,
+    /// Whether that turn is planned.
+    pub turn_is_planned: bool,
+    /// Those who wait for answers.
+    pub waiters: Waiters,
+    /// The state machine.
+    pub applier: Applier,
+    /// The length of its ticks, by its own clock.
+    pub tick: Microseconds,
+    /// The process stands still until then.
+    pub paused_until: Microseconds,
+    /// The disk stalls until then.
+    pub stalled_until: Microseconds,
+    /// The next write fails.
+    pub disk_fails: bool,
+}
+
+impl Node {
+    /// A formatted node that has never run.
+    #[must_use]
+    pub fn new(id: NodeId, incarnation: Incarnation, machine: Box<dyn Machine>) -> Self {
+        Self {
+            id,
+            incarnation,
+            standing: Standing::Down,
+            life: 0,
+            raft: None,
+            state: State::default(),
+            log: LogMirror::default(),
+            disk: Disk::default(),
+            inbox: Vec::new(),
+            turn_is_planned: false,
+            waiters: Waiters::default(),
+            applier: Applier {
+                machine,
+                image: None,
+                applied: Index(0),
+                queue: VecDeque::new(),
+                is_planned: false,
+                reads: BTreeMap::new(),
+            },
+            tick: 0,
+            paused_until: 0,
+            stalled_until: 0,
+            disk_fails: false,
+        }
+    }
+
+    /// Whether it runs; a paused process does.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.standing == Standing::Up
+    }
+
+    /// Whether it runs and believes that it leads.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.is_up() && self.state.role == raft_core::Role::Leader
+    }
+}

@@ -1,0 +1,333 @@
+//! A world: nodes, their network, and what is going to happen. One thread, virtual time, no chance
+//! but the seed's. What a suite may ask of it is in `suite`; what happens at an event is in `turn`,
+//! `storage`, `applying`, `faults` and `workload`.
+
+use std::collections::BTreeMap;
+
+use kv_service::sessions::SessionLimits;
+use kv_service::state_machine::KvStateMachine;
+use kv_service::store::Retention;
+use raft_core::protocol::Raft;
+use raft_core::{
+    ClusterId, Config, GroupId, Incarnation, Index, LogId, Member, MemberRole, Membership, NodeId,
+    ProposeError,
+};
+
+use crate::budget::Budget;
+use crate::checks::Checks;
+use crate::coverage::Coverage;
+use crate::event::Event;
+use crate::machine::Machine;
+use crate::network::Network;
+use crate::node::{Answer, Applier, LogMirror, Node, RequestId, Standing, Waiters};
+use crate::options::{Family, MachineOptions, Options};
+use crate::prng::Prng;
+use crate::queue::{EventQueue, Microseconds};
+use crate::trace::Trace;
+use crate::violation::Violation;
+use crate::workload::Workload;
+
+/// The cluster that all simulated nodes belong to.
+pub(crate) const CLUSTER: ClusterId = ClusterId([7; 16]);
+
+/// Makes the empty state machine of a node.
+pub type MachineFactory = Box<dyn Fn() -> Box<dyn Machine>>;
+
+/// The sources of chance, one per purpose.
+#[derive(Debug)]
+pub(crate) struct Chances {
+    pub(crate) turns: Prng,
+    pub(crate) disks: Prng,
+    pub(crate) clocks: Prng,
+    pub(crate) machines: Prng,
+    pub(crate) faults: Prng,
+}
+
+/// A simulated cluster.
+pub struct World {
+    pub(crate) options: Options,
+    pub(crate) now: Microseconds,
+    pub(crate) queue: EventQueue<Event>,
+    pub(crate) nodes: Vec<Node>,
+    /// The network; a suite cuts and repairs it directly.
+    pub network: Network,
+    pub(crate) checks: Checks,
+    pub(crate) coverage: Coverage,
+    pub(crate) trace: Trace,
+    pub(crate) budget: Budget,
+    pub(crate) chances: Chances,
+    pub(crate) members: Membership,
+    pub(crate) machines: MachineFactory,
+    pub(crate) workload: Option<Workload>,
+    /// Inputs that protocols have stepped.
+    pub(crate) steps: u64,
+    /// Whether faults strike.
+    pub(crate) is_hostile: bool,
+    /// Counts cuts; an earlier one does not repair a later one.
+    pub(crate) cuts: u64,
+    /// Numbers proposals and reads of all nodes.
+    pub(crate) tickets: u64,
+    pub(crate) requests: u64,
+    pub(crate) answers: BTreeMap<RequestId, Answer>,
+    pub(crate) placed: BTreeMap<RequestId, Result<LogId, ProposeError>>,
+    pub(crate) violation: Option<Violation>,
+}
+
+/// The key-value machine with these limits.
+fn kv_machines(options: MachineOptions) -> MachineFactory {
+    Box::new(move || {
+        let retention = Retention {
+            revisions_max: 100,
+            bytes_max: 1 << 20,
+        };
+        let sessions = SessionLimits {
+            sessions_max: options.sessions_max,
+            window_max: 16,
+            replies_max: 256,
+        };
+        Box::new(KvStateMachine::with_limits(retention, sessions))
+    })
+}
+
+impl World {
+    /// A cluster of key-value stores, all nodes running.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        let machines = kv_machines(options.machine);
+        Self::with_machines(options, machines)
+    }
+
+    /// A cluster of any state machine, all nodes running. A workload of key-value clients needs
+    /// the machine of [`World::new`].
+    ///
+    /// # Panics
+    /// When the options name settings that cannot work.
+    #[must_use]
+    pub fn with_machines(options: Options, machines: MachineFactory) -> Self {
+        let ids: Vec<_> = (1..=options.nodes).map(NodeId).collect();
+        let members = membership(&ids);
+        let nodes = ids
+            .iter()
+            .map(|id| Node::new(*id, incarnation(*id), machines()))
+            .collect();
+        let seed = options.seed;
+        let keeps_past = options.has(Family::Replay);
+        let workload = options
+            .clients
+            .map(|clients| Workload::new(clients, options.nodes, seed));
+        let mut world = Self {
+            now: 0,
+            queue: EventQueue::default(),
+            nodes,
+            network: Network::new(options.network, seed, keeps_past),
+            checks: Checks::new(ids.clone()),
+            coverage: Coverage::default(),
+            trace: Trace::new(false),
+            budget: Budget::new(options.nodes),
+            chances: Chances {
+                turns: Prng::new(seed, "turns"),
+                disks: Prng::new(seed, "disks"),
+                clocks: Prng::new(seed, "clocks"),
+                machines: Prng::new(seed, "machines"),
+                faults: Prng::new(seed, "faults"),
+            },
+            members,
+            machines,
+            workload,
+            steps: 0,
+            is_hostile: !options.faults.is_empty(),
+            cuts: 0,
+            tickets: 0,
+            requests: 0,
+            answers: BTreeMap::new(),
+            placed: BTreeMap::new(),
+            violation: None,
+            options,
+        };
+        for id in ids {
+            world.start(id);
+        }
+        world.plan_first_strikes();
+        world.plan_clients();
+        world
+    }
+
+    /// Keeps what happens as text from now on.
+    pub fn write_trace(&mut self) {
+        self.trace = Trace::new(true);
+    }
+
+    pub(crate) fn plan(&mut self, after: Microseconds, event: Event) {
+        self.queue.plan(self.now + after, event);
+    }
+
+    pub(crate) fn place(id: NodeId) -> usize {
+        usize::try_from(id.0).expect("ids are small") - 1
+    }
+
+    /// A node.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[Self::place(id)]
+    }
+
+    pub(crate) fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        &mut self.nodes[Self::place(id)]
+    }
+
+    /// Ids of all nodes, running or not.
+    #[must_use]
+    pub fn ids(&self) -> Vec<NodeId> {
+        self.nodes.iter().map(|node| node.id).collect()
+    }
+
+    /// Whether an event of this life still means anything.
+    pub(crate) fn is_current(&self, id: NodeId, life: u64) -> bool {
+        let node = self.node(id);
+        node.is_up() && node.life == life
+    }
+
+    /// Starts a node with what is on its disk.
+    pub(crate) fn start(&mut self, id: NodeId) {
+        let members = self.members.clone();
+        let options = &self.options;
+        let (seed, timing, limits) = (options.seed, options.timing, options.limits);
+        let drift = self.options.clock_drift;
+        let tick = options.tick() * self.chances.clocks.between(1_000 - drift, 1_000 + drift) / 1_000;
+        let first_tick = self.chances.clocks.between(1, tick);
+        let machine = match &self.node(id).applier.image {
+            Some(image) => image.image(),
+            None => (self.machines)(),
+        };
+        let node = self.node_mut(id);
+        assert_eq!(node.standing, Standing::Down, "n{id} starts from rest");
+        node.life += 1;
+        let life = node.life;
+        let config = Config {
+            cluster: CLUSTER,
+            group: GroupId(0),
+            id,
+            incarnation: node.incarnation,
+            members,
+            seed: seed.wrapping_add(life << 32),
+            timing,
+            limits,
+        };
+        let applied = machine.applied();
+        let raft = Raft::new(config, node.disk.load(), applied).expect("the settings work");
+        node.standing = Standing::Up;
+        node.state = raft.state();
+        node.raft = Some(raft);
+        node.log = LogMirror::of(&node.disk);
+        node.tick = tick;
+        node.paused_until = 0;
+        node.stalled_until = 0;
+        node.disk_fails = false;
+        node.waiters = Waiters {
+            handed_over: applied.index,
+            ..Waiters::default()
+        };
+        node.applier = Applier {
+            machine,
+            image: node.applier.image.take(),
+            applied: applied.index,
+            queue: std::collections::VecDeque::new(),
+            is_planned: false,
+            reads: BTreeMap::new(),
+        };
+        node.inbox.clear();
+        node.turn_is_planned = false;
+        let from_disk = applied.index > Index(0);
+        self.coverage
+            .count_if(from_disk, crate::coverage::Mark::MachineFromDisk);
+        self.trace.mix([1, id.0, life]);
+        self.trace
+            .note(self.now, || format!("n{id} starts, life {life}, applied {applied}"));
+        self.plan(first_tick, Event::Tick { node: id, life });
+        self.plan_turn(id);
+    }
+
+    /// Runs until this moment, or until something is wrong.
+    ///
+    /// # Errors
+    /// The first violation; the world stands still from then on.
+    pub fn run_until(&mut self, until: Microseconds) -> Result<(), Violation> {
+        while self.queue.next_at().is_some_and(|at| at <= until) {
+            self.step()?;
+        }
+        self.verdict()?;
+        self.now = self.now.max(until);
+        Ok(())
+    }
+
+    /// What was found wrong so far.
+    ///
+    /// # Errors
+    /// The first violation.
+    pub fn verdict(&self) -> Result<(), Violation> {
+        self.violation.clone().map_or(Ok(()), Err)
+    }
+
+    /// Lets the next event happen.
+    ///
+    /// # Errors
+    /// The first violation; the world stands still from then on.
+    pub fn step(&mut self) -> Result<(), Violation> {
+        self.verdict()?;
+        let Some((at, event)) = self.queue.take() else {
+            return Ok(());
+        };
+        self.now = at;
+        let happened = self.happen(event);
+        self.note_violation(happened);
+        self.verdict()
+    }
+
+    pub(crate) fn note_violation(&mut self, found: Result<(), Violation>) {
+        if let Err(violation) = found
+            && self.violation.is_none()
+        {
+            self.trace.note(self.now, || violation.to_string());
+            self.violation = Some(violation);
+        }
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Violation> {
+        match event {
+            Event::Tick { node, life } => self.tick(node, life),
+            Event::Turn { node, life } => return self.turn(node, life),
+            Event::Message { envelope, copy } => self.arrive(envelope, copy),
+            Event::Unreachable { node, life, peer } => self.unreachable(node, life, peer),
+            Event::Synced { node, life } => return self.synced(node, life),
+            Event::Loaded { node, life, load } => return self.loaded(node, life, load),
+            Event::Work { node, life } => return self.work(node, life),
+            Event::Restart { node, life } => self.restart_after_fault(node, life),
+            Event::Request { node, origin, ask } => self.request(node, origin, ask),
+            Event::Answer {
+                node,
+                client,
+                attempt,
+                answer,
+            } => return self.client_answered(node, client, attempt, answer),
+            Event::Client { client, alarm } => self.client_alarm(client, alarm),
+            Event::Strike { family } => self.strike(family),
+            Event::Repair { cut } => self.repair_after_fault(cut),
+        }
+        Ok(())
+    }
+}
+
+/// The incarnation of a node that was formatted once.
+pub(crate) fn incarnation(id: NodeId) -> Incarnation {
+    Incarnation(id.0 * 100)
+}
+
+fn membership(ids: &[NodeId]) -> Membership {
+    let member = |id: &NodeId| Member {
+        incarnation: incarnation(*id),
+        address: String::new(),
+        role: MemberRole::Voter,
+    };
+    let members = ids.iter().map(|id| (*id, member(id))).collect();
+    Membership::new(members).expect("a cluster of 1 to 7 voters")
+}
