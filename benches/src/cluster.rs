@@ -95,6 +95,9 @@ impl Cluster {
                 seed: id.0,
                 timing: Timing::LAN,
                 limits: Limits::default(),
+                snapshots: raft_core::SnapshotPolicy::default(),
+                reads: raft_core::ReadPolicy::default(),
+                quiesce_after_ticks: None,
             };
             let machine = Box::<Counter>::default();
             nodes.push(

@@ -106,6 +106,9 @@ impl NodeConfig {
             seed,
             timing: self.timing,
             limits: self.limits,
+            snapshots: raft_core::SnapshotPolicy::default(),
+            reads: raft_core::ReadPolicy::default(),
+            quiesce_after_ticks: None,
         }
     }
 }

@@ -15,7 +15,8 @@ pub struct Config {
     pub id: NodeId,
     /// The incarnation that this node's directory was formatted with.
     pub incarnation: Incarnation,
-    /// The members that the group was bootstrapped with.
+    /// The members that the group was bootstrapped with; empty for a node that joins later. Only
+    /// believed while the log says nothing else.
     pub members: Membership,
     /// Seed of the election deadlines. The same seed and inputs give the same effects.
     pub seed: u64,
@@ -23,6 +24,54 @@ pub struct Config {
     pub timing: Timing,
     /// What may grow, and how far.
     pub limits: Limits,
+    /// When snapshots are taken, and how much log is kept behind them.
+    pub snapshots: SnapshotPolicy,
+    /// How a leader makes sure that it leads before it answers a read.
+    pub reads: ReadPolicy,
+    /// Ticks without any work after which a group falls asleep: no heartbeats, no elections, until
+    /// somebody wants something. None: never.
+    pub quiesce_after_ticks: Option<u32>,
+}
+
+/// When snapshots are taken. Whichever limit is met first counts; 0 switches one off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotPolicy {
+    /// Encoded bytes of applied entries behind the last snapshot.
+    pub log_bytes: u64,
+    /// Applied entries behind the last snapshot.
+    pub entries: u64,
+    /// Ticks since the last snapshot, where anything was applied since.
+    pub ticks: u64,
+    /// Encoded bytes of entries that are kept although a snapshot stands for them, for followers
+    /// that lag a little: cheaper than to send them the snapshot. Kept only as far back as the
+    /// slowest follower that lives needs it.
+    pub tail_bytes_max: u64,
+}
+
+impl Default for SnapshotPolicy {
+    /// A log of 256 MiB or of four million entries, with 64 MiB kept.
+    fn default() -> Self {
+        Self {
+            log_bytes: 256 << 20,
+            entries: 4_000_000,
+            ticks: 0,
+            tail_bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// How linearizable reads are confirmed (thesis 6.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadPolicy {
+    /// By a round of heartbeats that a majority answers. Needs no clock.
+    #[default]
+    Round,
+    /// By a lease that answered heartbeats renew. Saves the round, and trusts that no clock runs
+    /// faster than another by more than the bound. All nodes of a group must have the same policy.
+    Lease {
+        /// How much faster one clock may run than another, in percent; 1 to 50.
+        clock_drift_percent: u32,
+    },
 }
 
 /// Durations in ticks, and the length of a tick.

@@ -3,7 +3,7 @@
 //! ```text
 //! offset  size  field
 //!      0     1  version (1)
-//!      1     1  kind: 1 no-op, 2 command (3 is kept for membership)
+//!      1     1  kind: 1 no-op, 2 command, 3 membership
 //!      2     2  zero
 //!      4     4  payload length, little endian, like all that follow
 //!      8     8  index
@@ -39,6 +39,8 @@ pub enum EntryKind {
     Noop,
     /// A command for the state machine.
     Command,
+    /// A new membership of the group; it takes effect when it is appended (paper section 6).
+    Membership,
 }
 
 impl EntryKind {
@@ -46,6 +48,7 @@ impl EntryKind {
         match self {
             Self::Noop => 1,
             Self::Command => 2,
+            Self::Membership => 3,
         }
     }
 
@@ -53,6 +56,7 @@ impl EntryKind {
         match byte {
             1 => Some(Self::Noop),
             2 => Some(Self::Command),
+            3 => Some(Self::Membership),
             _ => None,
         }
     }
@@ -145,7 +149,7 @@ impl Entry {
         self.kind
     }
 
-    /// The command; empty for a no-op.
+    /// The command, or the membership; empty for a no-op.
     #[must_use]
     pub fn payload(&self) -> &Bytes {
         &self.payload

@@ -1,6 +1,7 @@
 //! One error enum per boundary of the node.
 
-use crate::types::{Index, NodeId, Term};
+use crate::membership::MembershipError;
+use crate::types::{Index, LogId, NodeId, Term};
 
 /// Why a proposal has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +21,9 @@ pub enum ProposeError {
         /// The limit.
         limit: usize,
     },
+    /// Leadership is being handed over. The proposal was not applied; try the new leader.
+    #[error("leadership is being handed to node {0}")]
+    Transferring(NodeId),
     /// A queue is full. The proposal was not applied; try again a little later.
     #[error("busy: {limit_name} of {limit} is used up")]
     Busy {
@@ -64,6 +68,87 @@ fn hint(leader: &Option<NodeId>) -> String {
         || "no leader is known".to_owned(),
         |id| format!("node {id} leads"),
     )
+}
+
+/// Why a change of membership was refused or has no result.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// This node does not lead. Nothing was changed.
+    #[error("not the leader; {}", hint(.leader))]
+    NotLeader {
+        /// Who leads, where that is known.
+        leader: Option<NodeId>,
+    },
+    /// The change makes no sense. Nothing was changed.
+    #[error(transparent)]
+    Invalid(#[from] MembershipError),
+    /// One change at a time. Nothing was changed by this one.
+    #[error("another change of membership is under way since entry {since}; wait until it is done")]
+    InProgress {
+        /// The entry that began it.
+        since: Index,
+    },
+    /// The leader has not committed an entry of its term yet, so it does not know whether a change
+    /// is under way (Ongaro 2015). Nothing was changed; try again a little later.
+    #[error("the leader has just been elected and is not ready for a change; try again")]
+    NotReady,
+    /// Leadership is being handed over. Nothing was changed.
+    #[error("leadership is being handed to node {0}; try again with the new leader")]
+    Transferring(NodeId),
+    /// A new voter would not have the log. Nothing was changed.
+    #[error("node {id} has entries up to {matched} of {needed}; wait until it has caught up")]
+    Lagging {
+        /// The learner.
+        id: NodeId,
+        /// What it is known to hold.
+        matched: Index,
+        /// What it needs.
+        needed: Index,
+    },
+    /// The node lost its leadership after the change had begun. It may or may not take effect.
+    #[error("leadership lost; the change may or may not take effect")]
+    Unknown,
+    /// The node stopped.
+    #[error("the node stopped: {0}")]
+    Stopped(StopReason),
+}
+
+/// Why leadership was not handed over.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransferError {
+    /// This node does not lead.
+    #[error("not the leader; {}", hint(.leader))]
+    NotLeader {
+        /// Who leads, where that is known.
+        leader: Option<NodeId>,
+    },
+    /// Only a voter can lead.
+    #[error("node {0} is not a voter")]
+    NotAVoter(NodeId),
+    /// It has not been heard for a while.
+    #[error("node {0} does not answer")]
+    Unreachable(NodeId),
+    /// One at a time.
+    #[error("leadership is being handed to node {0} already")]
+    InProgress(NodeId),
+    /// It did not take over in time; this node leads on.
+    #[error("node {target} did not take over within {ticks} ticks; node {leader} leads on")]
+    TimedOut {
+        /// Who should have led.
+        target: NodeId,
+        /// How long was waited.
+        ticks: u32,
+        /// Who leads.
+        leader: NodeId,
+    },
+    /// Another node than the target took over.
+    #[error("leadership was lost, but not to node {0}")]
+    LostToAnother(NodeId),
+    /// The node stopped.
+    #[error("the node stopped: {0}")]
+    Stopped(StopReason),
 }
 
 /// A log store failed. The node that owns it stops: after a failed write nobody knows what is on
@@ -116,6 +201,17 @@ pub enum StorageError {
         first: Index,
         /// Last index held.
         last: Index,
+    },
+    /// A snapshot was asked for that is not there, or not any more.
+    #[error("there is no snapshot up to {0}")]
+    NoSnapshot(LogId),
+    /// A snapshot is not what was announced.
+    #[error("{path} is not the announced snapshot: {what}")]
+    SnapshotMismatch {
+        /// The file.
+        path: String,
+        /// What differs.
+        what: String,
     },
     /// An earlier write failed, so the store is poisoned.
     #[error("the log store failed before: {0}")]

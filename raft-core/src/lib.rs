@@ -11,23 +11,31 @@ pub mod entry;
 pub mod error;
 pub mod log_store;
 pub mod membership;
+pub mod membership_codec;
 pub mod message;
 #[cfg(feature = "node")]
 pub mod node;
 pub mod protocol;
+pub mod snapshot;
 pub mod state_machine;
 pub mod transport;
 pub mod types;
 
-pub use config::{Config, ConfigError, Limits, Timing};
+pub use config::{Config, ConfigError, Limits, ReadPolicy, SnapshotPolicy, Timing};
 pub use entry::{Entry, EntryDecodeError, EntryKind};
-pub use error::{ProposeError, ReadError, Refusal, StateMachineError, StopReason, StorageError};
+pub use error::{
+    ChangeError, ProposeError, ReadError, Refusal, StateMachineError, StopReason, StorageError,
+    TransferError,
+};
 pub use log_store::{AppendBatch, LoadedLog, LogReader, LogStore, LogUsage};
-pub use membership::{Member, MemberRole, Membership, MembershipError};
+pub use membership::{Member, MemberRole, Membership, MembershipChange, MembershipError};
 pub use message::{Envelope, Message};
 #[cfg(feature = "node")]
 pub use node::{Committed, Consistency, MetricsSnapshot, Node, RaftHandle, StartError, Status};
 pub use protocol::{Role, RoleChange};
-pub use state_machine::{Command, StateMachine};
-pub use transport::{SendError, Transport};
+pub use snapshot::{
+    SnapshotDescriptor, SnapshotHash, SnapshotMeta, SnapshotReader, SnapshotStore, SnapshotWriter,
+};
+pub use state_machine::{Command, StateImage, StateMachine};
+pub use transport::{Incoming, IncomingSnapshot, SendError, SnapshotStream, Transport};
 pub use types::{ClusterId, GroupId, HardState, Incarnation, Index, LogId, NodeId, Term};

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::entry::Entry;
+use crate::entry::{Entry, EntryKind};
 use crate::error::StorageError;
+use crate::snapshot::SnapshotStore;
 use crate::types::{HardState, Index, LogId, Term};
 
 /// Where a node's term, vote and log are kept. Owned by one task, which calls one method at a time.
@@ -34,6 +35,34 @@ pub trait LogStore: Send {
     /// When the batch may not be on the disk; the store is then poisoned.
     async fn append(&mut self, batch: AppendBatch) -> Result<(), StorageError>;
 
+    /// Drops all entries up to and including `to`, which a durable snapshot stands for. What is
+    /// kept behind it does not change. A crash leaves the old beginning or the new one. The store
+    /// may keep the entries' room for a while, but gives them to nobody any more.
+    ///
+    /// # Errors
+    /// When the disk refuses; the store is then poisoned. `to` is in the log, or is its start.
+    async fn compact(&mut self, to: LogId) -> Result<(), StorageError> {
+        Err(StorageError::Poisoned(format!(
+            "compaction to {to} is not supported"
+        )))
+    }
+
+    /// Drops all entries. The log is empty and begins behind `to`, which a durable snapshot stands
+    /// for. Term and vote are kept. Durable when it returns; a crash leaves all or nothing of it.
+    ///
+    /// # Errors
+    /// When the disk refuses; the store is then poisoned.
+    async fn reset(&mut self, to: LogId) -> Result<(), StorageError> {
+        Err(StorageError::Poisoned(format!(
+            "reset to {to} is not supported"
+        )))
+    }
+
+    /// Where the snapshots are kept that compacted entries live on in.
+    fn snapshots(&self) -> Arc<dyn SnapshotStore> {
+        Arc::new(crate::snapshot::NoSnapshots)
+    }
+
     /// A reader that works beside `append`: a follower's catch-up never queues behind a sync, nor
     /// the other way round.
     fn reader(&self) -> Arc<dyn LogReader>;
@@ -59,11 +88,47 @@ pub trait LogReader: Send + Sync {
 pub struct LoadedLog {
     /// The newest term and vote.
     pub hard_state: HardState,
+    /// The entry before the first one: the last that was compacted. [`LogId::ZERO`] where nothing
+    /// was.
+    pub start: LogId,
     /// For each term that has entries in the log: the term and the index of its first entry, in
     /// order. With it "the term at index i" never needs the disk.
     pub term_runs: Vec<(Term, Index)>,
-    /// The last entry, [`LogId::ZERO`] where there is none.
+    /// The last entry; `start` where there is none.
     pub last: LogId,
+    /// All entries of the kind [`crate::EntryKind::Membership`] that are held, in order.
+    pub memberships: Vec<Entry>,
+    /// Encoded bytes of all entries that are held.
+    pub bytes: u64,
+}
+
+impl LoadedLog {
+    /// What a store found that holds these entries, the first of them right behind `start`.
+    #[must_use]
+    pub fn of_entries<'a>(
+        hard_state: HardState,
+        start: LogId,
+        entries: impl IntoIterator<Item = &'a Entry>,
+    ) -> Self {
+        let mut loaded = Self {
+            hard_state,
+            start,
+            last: start,
+            ..Self::default()
+        };
+        for entry in entries {
+            let newest = loaded.term_runs.last().map(|(term, _)| *term);
+            if newest != Some(entry.term()) {
+                loaded.term_runs.push((entry.term(), entry.index()));
+            }
+            if entry.kind() == EntryKind::Membership {
+                loaded.memberships.push(entry.clone());
+            }
+            loaded.last = entry.id();
+            loaded.bytes += entry.encoded_len() as u64;
+        }
+        loaded
+    }
 }
 
 /// What one `append` makes durable, in this order.

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::entry::Entry;
+use crate::snapshot::SnapshotDescriptor;
 use crate::types::{ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Term};
 
 /// A message with all that is needed to decide whether it is for us at all.
@@ -47,6 +48,34 @@ pub enum Message {
     Heartbeat(Heartbeat),
     /// The answer to [`Message::Heartbeat`].
     HeartbeatReply(HeartbeatReply),
+    /// A snapshot that reached the receiver's disk. It travels at the head of a stream of its own
+    /// ([`crate::Transport::send_snapshot`]), never by itself, and reaches the protocol after all
+    /// parts are durable. The answer is an [`AppendReply`].
+    Snapshot(SnapshotDescriptor),
+    /// "Campaign now, without asking first": leadership is handed over (thesis 3.10).
+    TimeoutNow,
+    /// A follower asks for an index that its reads have to wait for (thesis 6.4).
+    ReadIndex(ReadIndex),
+    /// The answer to [`Message::ReadIndex`].
+    ReadIndexReply(ReadIndexReply),
+}
+
+/// See [`Message::ReadIndex`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadIndex {
+    /// Numbered by the follower, growing within a term; every read that the follower had when it
+    /// sent this shares it.
+    pub number: u64,
+}
+
+/// See [`Message::ReadIndexReply`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadIndexReply {
+    /// The number of the question.
+    pub number: u64,
+    /// What the reads have to see; none where the receiver cannot say, because it does not lead or
+    /// too many wait.
+    pub index: Option<Index>,
 }
 
 /// See [`Message::PreVote`].
@@ -72,6 +101,9 @@ pub struct PreVoteReply {
 pub struct Vote {
     /// The candidate's last log id, durable when this is sent.
     pub last: LogId,
+    /// The leader itself asked the candidate to campaign, so that hearing a leader is no reason to
+    /// refuse (thesis 3.10 and 4.2.3).
+    pub is_transfer: bool,
 }
 
 /// See [`Message::VoteReply`].
@@ -135,6 +167,9 @@ pub struct Heartbeat {
     pub commit: Index,
     /// The read round that this heartbeat confirms (thesis 6.4); grows within a term.
     pub round: u64,
+    /// All is committed everywhere and nobody wants anything: the receiver may sleep until it hears
+    /// something else.
+    pub is_last: bool,
 }
 
 /// See [`Message::HeartbeatReply`].
@@ -157,6 +192,10 @@ impl Message {
             Self::AppendReply(_) => "append-reply",
             Self::Heartbeat(_) => "heartbeat",
             Self::HeartbeatReply(_) => "heartbeat-reply",
+            Self::Snapshot(_) => "snapshot",
+            Self::TimeoutNow => "timeout-now",
+            Self::ReadIndex(_) => "read-index",
+            Self::ReadIndexReply(_) => "read-index-reply",
         }
     }
 

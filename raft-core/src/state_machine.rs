@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::StateMachineError;
+use crate::snapshot::SnapshotReader;
 use crate::types::{Index, LogId};
 
 /// A deterministic machine. Owned by one task, which calls one method at a time.
@@ -27,9 +28,42 @@ pub trait StateMachine: Send {
     /// As `apply`. A question that cannot be answered gets a reply that says so.
     async fn query(&mut self, query: Bytes) -> Result<Bytes, StateMachineError>;
 
+    /// An image of the state as it is, that later commands do not move. Returns at once; the image
+    /// is read in the background, while commands are applied.
+    ///
+    /// # Errors
+    /// As `apply`.
+    async fn snapshot(&mut self) -> Result<Box<dyn StateImage>, StateMachineError> {
+        Err(StateMachineError("snapshots are not supported".to_owned()))
+    }
+
+    /// Replaces the whole state by that of a snapshot, all or nothing. Afterwards the state is what
+    /// it was at [`crate::SnapshotMeta::last`] of the snapshot's descriptor.
+    ///
+    /// # Errors
+    /// When the snapshot cannot be read or understood. The node then ends.
+    async fn restore(
+        &mut self,
+        snapshot: Box<dyn SnapshotReader>,
+    ) -> Result<(), StateMachineError> {
+        let what = format!("{} cannot be restored", snapshot.descriptor());
+        Err(StateMachineError(what))
+    }
+
     /// The last command that is part of the state and will still be after a restart: a machine in
     /// memory answers [`LogId::ZERO`] when it starts, and is given the log from its beginning.
     fn applied(&self) -> LogId;
+}
+
+/// An immutable image of a state machine, to be read part by part.
+#[async_trait]
+pub trait StateImage: Send {
+    /// The next part, of at most [`crate::snapshot::SNAPSHOT_PART_BYTES_MAX`] bytes; none after the
+    /// last. Replicas with the same state give the same parts.
+    ///
+    /// # Errors
+    /// When the state cannot be read. The node then ends.
+    async fn next_part(&mut self) -> Result<Option<Bytes>, StateMachineError>;
 }
 
 /// A committed command.

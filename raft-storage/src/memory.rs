@@ -98,6 +98,7 @@ impl LogStore for MemoryLogStore {
             hard_state: log.hard_state,
             term_runs: log.outline.runs().to_vec(),
             last: log.outline.last(),
+            ..LoadedLog::default()
         })
     }
 

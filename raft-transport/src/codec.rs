@@ -12,12 +12,12 @@ use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use bytes::{Bytes, BytesMut};
 use raft_core::entry::ENTRY_HEADER_BYTES;
 use raft_core::message::{
-    Append, AppendReply, Conflict, Heartbeat, HeartbeatReply, PreVote, PreVoteReply, Vote,
-    VoteReply,
+    Append, AppendReply, Conflict, Heartbeat, HeartbeatReply, PreVote, PreVoteReply, ReadIndex,
+    ReadIndexReply, Vote, VoteReply,
 };
 use raft_core::{
-    ClusterId, Entry, EntryDecodeError, Envelope, GroupId, Incarnation, Index, LogId, Message,
-    NodeId, Term,
+    ClusterId, Entry, EntryDecodeError, Envelope, GroupId, Incarnation, Index, LogId, Membership,
+    Message, NodeId, SnapshotDescriptor, SnapshotHash, SnapshotMeta, Term,
 };
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +79,10 @@ pub fn encode(envelope: &Envelope) -> Vec<Bytes> {
         Message::Append(append) => &append.entries[..],
         _ => &[],
     };
+    let membership = match &envelope.message {
+        Message::Snapshot(descriptor) => descriptor.meta.membership.encode(),
+        _ => Bytes::new(),
+    };
     let mut metadata = [0; METADATA_BYTES_MAX];
     let length =
         bincode::serde::encode_into_slice(WireEnvelope::from(envelope), &mut metadata, settings())
@@ -99,6 +103,9 @@ pub fn encode(envelope: &Envelope) -> Vec<Bytes> {
     }
     if !fixed.is_empty() {
         parts.push(fixed);
+    }
+    if !membership.is_empty() {
+        parts.push(membership);
     }
     parts
 }
@@ -143,6 +150,38 @@ fn decode_entries(rest: &mut Bytes, base: LogId, count: u32) -> Result<Vec<Entry
         entries.push(entry);
     }
     Ok(entries)
+}
+
+fn decode_membership(rest: &mut Bytes, length: u32) -> Result<Membership, DecodeError> {
+    let length = length as usize;
+    if rest.len() < length {
+        let what = format!("membership of {length} bytes is cut short");
+        return Err(DecodeError::Malformed(what));
+    }
+    let bytes = rest.split_to(length);
+    Membership::decode(&bytes).map_err(|error| DecodeError::Malformed(error.to_string()))
+}
+
+fn heartbeat(commit: u64, round: u64, is_last: bool) -> Message {
+    Message::Heartbeat(Heartbeat {
+        commit: Index(commit),
+        round,
+        is_last,
+    })
+}
+
+impl WireMessage {
+    fn snapshot(descriptor: &SnapshotDescriptor, membership_bytes: usize) -> Self {
+        let membership_bytes =
+            u32::try_from(membership_bytes).expect("a membership has at most MEMBERS_MAX members");
+        Self::Snapshot {
+            last: descriptor.meta.last.into(),
+            parts: descriptor.parts,
+            bytes: descriptor.bytes,
+            hash: descriptor.hash.0,
+            membership_bytes,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -203,6 +242,29 @@ enum WireMessage {
     HeartbeatReply {
         round: u64,
     },
+    VoteByTransfer {
+        last: WireLogId,
+    },
+    LastHeartbeat {
+        commit: u64,
+        round: u64,
+    },
+    /// The encoded membership follows the metadata.
+    Snapshot {
+        last: WireLogId,
+        parts: u64,
+        bytes: u64,
+        hash: u128,
+        membership_bytes: u32,
+    },
+    TimeoutNow,
+    ReadIndex {
+        number: u64,
+    },
+    ReadIndexReply {
+        number: u64,
+        index: Option<u64>,
+    },
 }
 
 impl From<LogId> for WireLogId {
@@ -261,9 +323,14 @@ impl From<&Message> for WireMessage {
                 next_term: next_term.0,
                 granted: *granted,
             },
-            Message::Vote(Vote { last }) => Self::Vote {
-                last: (*last).into(),
-            },
+            Message::Vote(Vote { last, is_transfer }) => {
+                let last = (*last).into();
+                if *is_transfer {
+                    Self::VoteByTransfer { last }
+                } else {
+                    Self::Vote { last }
+                }
+            }
             Message::VoteReply(VoteReply { granted, last }) => Self::VoteReply {
                 granted: *granted,
                 last: (*last).into(),
@@ -288,9 +355,26 @@ impl From<&Message> for WireMessage {
                 conflict_last: conflict.last.0,
                 last: (*last).into(),
             },
-            Message::Heartbeat(Heartbeat { commit, round }) => Self::Heartbeat {
-                commit: commit.0,
-                round: *round,
+            Message::Heartbeat(Heartbeat {
+                commit,
+                round,
+                is_last,
+            }) => {
+                let (commit, round) = (commit.0, *round);
+                if *is_last {
+                    Self::LastHeartbeat { commit, round }
+                } else {
+                    Self::Heartbeat { commit, round }
+                }
+            }
+            Message::Snapshot(descriptor) => {
+                Self::snapshot(descriptor, descriptor.meta.membership.encode().len())
+            }
+            Message::TimeoutNow => Self::TimeoutNow,
+            Message::ReadIndex(ReadIndex { number }) => Self::ReadIndex { number: *number },
+            Message::ReadIndexReply(ReadIndexReply { number, index }) => Self::ReadIndexReply {
+                number: *number,
+                index: index.map(|index| index.0),
             },
             Message::HeartbeatReply(HeartbeatReply { round }) => {
                 Self::HeartbeatReply { round: *round }
@@ -310,7 +394,10 @@ impl WireMessage {
                 next_term: Term(next_term),
                 granted,
             }),
-            Self::Vote { last } => Message::Vote(Vote { last: last.into() }),
+            Self::Vote { last } => Message::Vote(Vote {
+                last: last.into(),
+                is_transfer: false,
+            }),
             Self::VoteReply { granted, last } => Message::VoteReply(VoteReply {
                 granted,
                 last: last.into(),
@@ -345,9 +432,34 @@ impl WireMessage {
                 },
                 last: last.into(),
             }),
-            Self::Heartbeat { commit, round } => Message::Heartbeat(Heartbeat {
-                commit: Index(commit),
-                round,
+            Self::Heartbeat { commit, round } => heartbeat(commit, round, false),
+            Self::LastHeartbeat { commit, round } => heartbeat(commit, round, true),
+            Self::VoteByTransfer { last } => Message::Vote(Vote {
+                last: last.into(),
+                is_transfer: true,
+            }),
+            Self::Snapshot {
+                last,
+                parts,
+                bytes,
+                hash,
+                membership_bytes,
+            } => {
+                let hash = SnapshotHash(hash);
+                let last = last.into();
+                let membership = decode_membership(rest, membership_bytes)?;
+                Message::Snapshot(SnapshotDescriptor {
+                    meta: SnapshotMeta { last, membership },
+                    parts,
+                    bytes,
+                    hash,
+                })
+            }
+            Self::TimeoutNow => Message::TimeoutNow,
+            Self::ReadIndex { number } => Message::ReadIndex(ReadIndex { number }),
+            Self::ReadIndexReply { number, index } => Message::ReadIndexReply(ReadIndexReply {
+                number,
+                index: index.map(Index),
             }),
             Self::HeartbeatReply { round } => Message::HeartbeatReply(HeartbeatReply { round }),
         })

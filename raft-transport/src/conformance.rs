@@ -14,8 +14,8 @@ use raft_core::message::{
     VoteReply,
 };
 use raft_core::{
-    ClusterId, Entry, EntryKind, Envelope, GroupId, Incarnation, Index, LogId, Message, NodeId,
-    SendError, Term, Transport,
+    ClusterId, Entry, EntryKind, Envelope, GroupId, Incarnation, Incoming, Index, LogId, Message,
+    NodeId, SendError, Term, Transport,
 };
 use tokio::time::timeout;
 
@@ -88,10 +88,18 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
         .unwrap_or_else(|_elapsed| panic!("not within {DEADLINE:?}: {what}"))
 }
 
+fn message(received: Option<Incoming>) -> Envelope {
+    match received.expect("still open") {
+        Incoming::Message(envelope) => envelope,
+        Incoming::Snapshot(snapshot) => panic!("unexpected snapshot: {:?}", snapshot.envelope),
+    }
+}
+
 fn heartbeat(round: u64) -> Message {
     Message::Heartbeat(Heartbeat {
         commit: Index(5),
         round,
+        is_last: false,
     })
 }
 
@@ -143,7 +151,7 @@ impl Node {
     /// Takes messages until one fits. May be cancelled.
     async fn next_matching(&self, fits: impl Fn(&Envelope) -> bool) -> Envelope {
         loop {
-            let envelope = self.transport.recv().await.expect("still open");
+            let envelope = message(self.transport.recv().await);
             if fits(&envelope) {
                 return envelope;
             }
@@ -169,7 +177,10 @@ fn one_of_each_kind() -> Vec<Message> {
             next_term: Term(4),
             granted: true,
         }),
-        Message::Vote(Vote { last: id(2, 9) }),
+        Message::Vote(Vote {
+            last: id(2, 9),
+            is_transfer: false,
+        }),
         Message::VoteReply(VoteReply {
             granted: false,
             last: id(3, 1),
@@ -241,7 +252,7 @@ async fn many_messages_arrive_in_both_lanes(fixture: &dyn Fixture) {
     let receive = async {
         let (mut rounds, mut bases) = (BTreeSet::new(), BTreeSet::new());
         while rounds.len() + bases.len() < 2 * COUNT as usize {
-            match two.transport.recv().await.expect("still open").message {
+            match message(two.transport.recv().await).message {
                 Message::Heartbeat(Heartbeat { round, .. }) if round < COUNT => {
                     rounds.insert(round);
                 }
@@ -280,7 +291,7 @@ async fn a_stuck_bulk_lane_does_not_delay_control(fixture: &dyn Fixture) {
         .expect("sent");
     let mut bulk_before = 0;
     within("control arrives", async {
-        while two.transport.recv().await.expect("still open") != vote {
+        while message(two.transport.recv().await) != vote {
             bulk_before += 1;
             // Entries are taken slowly; control must not wait for them.
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -375,7 +386,7 @@ async fn a_cancelled_recv_loses_nothing(fixture: &dyn Fixture) {
             // Given up after one look, again and again.
             let envelope = tokio::select! {
                 biased;
-                envelope = two.transport.recv() => envelope.expect("still open"),
+                envelope = two.transport.recv() => message(envelope),
                 () = tokio::task::yield_now() => continue,
             };
             if let Message::Heartbeat(Heartbeat { round, .. }) = envelope.message

@@ -305,8 +305,12 @@ impl Transport for MemoryTransport {
         }
     }
 
-    async fn recv(&self) -> Option<Envelope> {
-        self.node.inbox.recv().await
+    async fn recv(&self) -> Option<raft_core::Incoming> {
+        self.node
+            .inbox
+            .recv()
+            .await
+            .map(raft_core::Incoming::Message)
     }
 
     async fn close(&self) {

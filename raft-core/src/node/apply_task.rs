@@ -220,7 +220,7 @@ impl ApplyTask {
         for entry in page {
             let reply = match entry.kind() {
                 EntryKind::Command => replies.next(),
-                EntryKind::Noop => None,
+                EntryKind::Noop | EntryKind::Membership => None,
             };
             let waits = |(id, _): &mut PlacedWaiter| id.index <= entry.index();
             while let Some((id, waiter)) = self.waiters.pop_front_if(waits) {
@@ -279,7 +279,7 @@ fn command(entry: &Entry) -> Option<Command> {
             id: entry.id(),
             payload: entry.payload().clone(),
         }),
-        EntryKind::Noop => None,
+        EntryKind::Noop | EntryKind::Membership => None,
     }
 }
 

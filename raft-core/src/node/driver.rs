@@ -298,6 +298,7 @@ impl Driver {
             reads_ready,
             reads_refused,
             role_changed,
+            ..
         } = effects;
         for write in writes {
             self.write(write);

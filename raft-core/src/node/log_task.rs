@@ -163,6 +163,7 @@ mod tests {
         };
         Write {
             number,
+            log_start: None,
             last: LogId::new(Term(1), Index(indexes.end - 1)),
             batch: AppendBatch {
                 entries: indexes.map(entry).collect(),
@@ -292,7 +293,7 @@ mod tests {
             Ok(())
         }
 
-        async fn recv(&self) -> Option<Envelope> {
+        async fn recv(&self) -> Option<crate::transport::Incoming> {
             None
         }
 

@@ -255,7 +255,11 @@ mod tests {
 
     fn heartbeat(round: u64) -> Envelope {
         let commit = Index(0);
-        envelope(Message::Heartbeat(Heartbeat { commit, round }))
+        envelope(Message::Heartbeat(Heartbeat {
+            commit,
+            round,
+            is_last: false,
+        }))
     }
 
     fn ack(matched: u64) -> Envelope {
@@ -345,7 +349,7 @@ mod tests {
             Err(SendError::Unreachable { to, why })
         }
 
-        async fn recv(&self) -> Option<Envelope> {
+        async fn recv(&self) -> Option<crate::transport::Incoming> {
             None
         }
 

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use crate::error::StopReason;
 use crate::message::Envelope;
 use crate::node::metrics::Metrics;
-use crate::transport::Transport;
+use crate::transport::{Incoming, Transport};
 
 /// Messages that may wait for the driver.
 pub(crate) const INBOX_MESSAGES_MAX: usize = 4096;
@@ -31,7 +31,10 @@ pub(crate) async fn run(
     metrics: Arc<Metrics>,
 ) -> Result<(), StopReason> {
     let room = Arc::new(Semaphore::new(INBOX_BYTES_MAX as usize));
-    while let Some(envelope) = transport.recv().await {
+    while let Some(incoming) = transport.recv().await {
+        let Incoming::Message(envelope) = incoming else {
+            continue;
+        };
         metrics.messages_received.increment();
         let bytes = u32::try_from(envelope.message.entry_bytes()).unwrap_or(INBOX_BYTES_MAX);
         let claim = if bytes == 0 {

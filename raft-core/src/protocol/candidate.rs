@@ -60,7 +60,10 @@ impl Raft {
             elapsed: 0,
             deadline,
         });
-        let vote = Vote { last: self.last() };
+        let vote = Vote {
+            last: self.last(),
+            is_transfer: false,
+        };
         for peer in self.peers() {
             self.promise(peer, Message::Vote(vote));
         }

@@ -2,10 +2,12 @@
 //! itself: there is no second handshake, and progress comes back as plain inputs.
 
 use crate::entry::Entry;
-use crate::error::{ProposeError, ReadError};
+use crate::error::{ChangeError, ProposeError, ReadError, TransferError};
 use crate::log_store::AppendBatch;
+use crate::membership::Membership;
 use crate::message::Envelope;
-use crate::protocol::input::{ProposalTicket, ReadTicket};
+use crate::protocol::input::{ChangeTicket, ProposalTicket, ReadTicket, TransferTicket};
+use crate::snapshot::SnapshotMeta;
 use crate::types::{Index, LogId, NodeId, Term};
 
 /// What is to be done after one or more steps. The fields may be executed at the same time.
@@ -18,8 +20,17 @@ pub struct Effects {
     pub send: Vec<Envelope>,
     /// For the log reader.
     pub load: Vec<Load>,
+    /// For the apply task, before `apply`: replace the state by this snapshot. Comes back as
+    /// [`super::Input::Applied`].
+    pub restore: Option<SnapshotMeta>,
     /// For the apply task.
     pub apply: Option<Apply>,
+    /// For the apply task, after `apply`: take an image of the state and let it be written in the
+    /// background. Comes back as [`super::Input::SnapshotTaken`]; one at a time.
+    pub take_snapshot: Option<SnapshotMeta>,
+    /// For the snapshot sender: envelopes with a [`crate::Message::Snapshot`]. Each comes back as
+    /// [`super::Input::SnapshotSent`]; one at a time per receiver, and a newer one replaces it.
+    pub send_snapshot: Vec<Envelope>,
     /// For the waiters of proposals: where each was appended, or why it was refused. Refused means
     /// not applied.
     pub proposed: Vec<(ProposalTicket, Result<LogId, ProposeError>)>,
@@ -27,6 +38,12 @@ pub struct Effects {
     pub reads_ready: Vec<(ReadTicket, Index)>,
     /// For the waiters of reads.
     pub reads_refused: Vec<(ReadTicket, ReadError)>,
+    /// For the waiters of changes: the entry that completed it, or why it was refused.
+    pub changed: Vec<(ChangeTicket, Result<LogId, ChangeError>)>,
+    /// For the waiters of transfers: done once the target is known to lead.
+    pub transferred: Vec<(TransferTicket, Result<(), TransferError>)>,
+    /// For the peers and the transport: whom to talk to from now on.
+    pub members_changed: Option<Membership>,
     /// For everybody who watches who leads.
     pub role_changed: Option<RoleChange>,
 }
@@ -37,12 +54,23 @@ pub struct Effects {
 pub struct Write {
     /// Grows by one from write to write.
     pub number: u64,
+    /// What happens to the beginning of the log, before the batch.
+    pub log_start: Option<LogStart>,
     /// What becomes durable.
     pub batch: AppendBatch,
     /// The last log id once it is.
     pub last: LogId,
     /// What may be said then: append acks, granted votes, and our own vote requests.
     pub promises: Vec<Envelope>,
+}
+
+/// A new beginning of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogStart {
+    /// [`crate::LogStore::compact`].
+    Compact(LogId),
+    /// [`crate::LogStore::reset`].
+    Reset(LogId),
 }
 
 /// Entries that a lagging follower needs and that are not in memory any more. One at a time per

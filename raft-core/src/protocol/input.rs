@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 use crate::entry::Entry;
+use crate::membership::MembershipChange;
 use crate::message::Envelope;
+use crate::snapshot::SnapshotDescriptor;
 use crate::types::{Index, LogId, NodeId, Term};
 
 /// One thing that happened. Time and randomness come in as values.
@@ -21,11 +23,37 @@ pub enum Input {
     Persisted(Persisted),
     /// The log reader answered an [`super::Load`].
     Loaded(Loaded),
-    /// The state machine has applied everything up to here.
+    /// The state machine has applied everything up to here, or holds a snapshot up to here.
     Applied(Index),
     /// A message to this peer was certainly lost.
     Unreachable(NodeId),
+    /// An operator wants other members.
+    ChangeMembership(ChangeTicket, MembershipChange),
+    /// An operator wants this voter to lead.
+    Transfer(TransferTicket, NodeId),
+    /// A snapshot that was asked for by [`super::Effects::take_snapshot`] is durable; or, with the
+    /// error of no snapshot, could not be written this time.
+    SnapshotTaken(Option<SnapshotDescriptor>),
+    /// A transfer that was asked for by [`super::Effects::send_snapshot`] ended: the receiver has
+    /// all of it, or not.
+    SnapshotSent {
+        /// The receiver.
+        to: NodeId,
+        /// Whether it has it.
+        is_delivered: bool,
+    },
+    /// What a clock says that counts through suspend, in nanoseconds from any start. Read after all
+    /// inputs before it had happened. Needed for [`crate::ReadPolicy::Lease`] only.
+    Clock(u64),
 }
+
+/// Names a change of membership between the driver and the protocol; the driver chooses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChangeTicket(pub u64);
+
+/// Names a transfer of leadership between the driver and the protocol; the driver chooses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TransferTicket(pub u64);
 
 /// Names a proposal between the driver and the protocol; the driver chooses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -116,6 +116,7 @@ impl Raft {
                     Heartbeat {
                         commit: self.commit.min(p.matched()),
                         round,
+                        is_last: false,
                     },
                 )
             })

@@ -22,8 +22,10 @@ mod testing;
 
 use std::collections::VecDeque;
 
-pub use effects::{Apply, Effects, Load, Role, RoleChange, Write};
-pub use input::{Input, Loaded, Persisted, Proposal, ProposalTicket, ReadTicket};
+pub use effects::{Apply, Effects, Load, LogStart, Role, RoleChange, Write};
+pub use input::{
+    ChangeTicket, Input, Loaded, Persisted, Proposal, ProposalTicket, ReadTicket, TransferTicket,
+};
 pub use quorum::{Tally, confirmed_by_majority, held_by_majority, majority, tally};
 
 use crate::config::{Config, ConfigError};
@@ -164,6 +166,11 @@ impl Raft {
             Input::Loaded(loaded) => self.handle_loaded(loaded),
             Input::Applied(index) => self.handle_applied(index),
             Input::Unreachable(peer) => self.handle_unreachable(peer),
+            Input::ChangeMembership(..)
+            | Input::Transfer(..)
+            | Input::SnapshotTaken(_)
+            | Input::SnapshotSent { .. }
+            | Input::Clock(_) => {}
         }
     }
 
@@ -306,6 +313,10 @@ impl Raft {
             Message::AppendReply(reply) => self.handle_append_reply(from, reply),
             Message::Heartbeat(heartbeat) => self.handle_heartbeat(from, heartbeat),
             Message::HeartbeatReply(reply) => self.handle_heartbeat_reply(from, reply),
+            Message::Snapshot(_)
+            | Message::TimeoutNow
+            | Message::ReadIndex(_)
+            | Message::ReadIndexReply(_) => {}
         }
     }
 

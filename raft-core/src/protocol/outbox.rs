@@ -43,6 +43,7 @@ impl Outbox {
         }
         self.effects.writes.push(Write {
             number: self.number,
+            log_start: None,
             batch: std::mem::take(&mut self.batch),
             last,
             promises: std::mem::take(&mut self.promises),

@@ -12,9 +12,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use raft_core::{
     AppendBatch, ClusterId, Command, Config, Entry, Envelope, GroupId, HardState, Incarnation,
-    Index, Limits, LoadedLog, LogId, LogReader, LogStore, LogUsage, Member, MemberRole, Membership,
-    Node, NodeId, RaftHandle, Role, SendError, StateMachine, StateMachineError, StorageError, Term,
-    Timing, Transport,
+    Incoming, Index, Limits, LoadedLog, LogId, LogReader, LogStore, LogUsage, Member, MemberRole,
+    Membership, Node, NodeId, RaftHandle, ReadPolicy, Role, SendError, SnapshotPolicy,
+    StateMachine, StateMachineError, StorageError, Timing, Transport,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -71,20 +71,11 @@ fn broken(operation: &'static str) -> StorageError {
 impl LogStore for TestLog {
     async fn load(&mut self) -> Result<LoadedLog, StorageError> {
         let disk = self.disk.lock().unwrap();
-        let mut term_runs: Vec<(Term, Index)> = Vec::new();
-        for entry in &disk.entries {
-            if term_runs
-                .last()
-                .is_none_or(|(term, _)| *term != entry.term())
-            {
-                term_runs.push((entry.term(), entry.index()));
-            }
-        }
-        Ok(LoadedLog {
-            hard_state: disk.hard_state,
-            term_runs,
-            last: disk.entries.last().map_or(LogId::ZERO, Entry::id),
-        })
+        Ok(LoadedLog::of_entries(
+            disk.hard_state,
+            LogId::ZERO,
+            &disk.entries,
+        ))
     }
 
     async fn append(&mut self, batch: AppendBatch) -> Result<(), StorageError> {
@@ -332,7 +323,7 @@ impl Transport for TestTransport {
         Ok(())
     }
 
-    async fn recv(&self) -> Option<Envelope> {
+    async fn recv(&self) -> Option<Incoming> {
         let mut inbox = self.inbox.lock().await;
         let mut closed = self.closed.subscribe();
         let envelope = tokio::select! {
@@ -344,7 +335,7 @@ impl Transport for TestTransport {
             wires.panic_receive.remove(&self.id)
         };
         assert!(!must_panic, "the transport panics");
-        envelope
+        envelope.map(Incoming::Message)
     }
 
     async fn close(&self) {
@@ -496,6 +487,9 @@ fn config(id: u64, size: u64, limits: Limits) -> Config {
         seed: 42 + id,
         timing: Timing::LAN,
         limits,
+        snapshots: SnapshotPolicy::default(),
+        reads: ReadPolicy::default(),
+        quiesce_after_ticks: None,
     }
 }
 

@@ -57,6 +57,7 @@ impl Checked {
             hard_state: self.hard_state,
             term_runs,
             last: self.last(),
+            ..LoadedLog::default()
         }
     }
 

@@ -80,6 +80,7 @@ impl LogStore for RocksLogStore {
             hard_state: durable.hard_state,
             term_runs: durable.outline.runs().to_vec(),
             last: durable.outline.last(),
+            ..LoadedLog::default()
         })
     }
 

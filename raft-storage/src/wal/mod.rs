@@ -221,6 +221,7 @@ impl LogStore for WalLogStore {
             hard_state: durable.hard_state,
             term_runs: durable.index.outline().runs().to_vec(),
             last: durable.index.outline().last(),
+            ..LoadedLog::default()
         })
     }
 

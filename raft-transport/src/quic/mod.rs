@@ -212,8 +212,8 @@ impl Transport for QuicTransport {
             .await
     }
 
-    async fn recv(&self) -> Option<Envelope> {
-        self.inbox.recv().await
+    async fn recv(&self) -> Option<raft_core::Incoming> {
+        self.inbox.recv().await.map(raft_core::Incoming::Message)
     }
 
     async fn close(&self) {

@@ -61,7 +61,10 @@ fn golden() -> Vec<(Message, String)> {
             format!("01000000{}01", word(6)),
         ),
         (
-            Message::Vote(Vote { last: id(4, 7) }),
+            Message::Vote(Vote {
+                last: id(4, 7),
+                is_transfer: false,
+            }),
             format!("02000000{}", words(&[4, 7])),
         ),
         (
@@ -276,7 +279,10 @@ fn any_message() -> impl Strategy<Value = Message> {
             next_term: Term(term),
             granted
         })),
-        any_id().prop_map(|last| Message::Vote(Vote { last })),
+        any_id().prop_map(|last| Message::Vote(Vote {
+            last,
+            is_transfer: false
+        })),
         (any::<bool>(), any_id())
             .prop_map(|(granted, last)| Message::VoteReply(VoteReply { granted, last })),
         any_append().prop_map(Message::Append),

@@ -153,6 +153,9 @@ impl Cluster {
             seed: self.seed.wrapping_add(node.lives << 32),
             timing: self.timing,
             limits: self.limits,
+            snapshots: crate::SnapshotPolicy::default(),
+            reads: crate::ReadPolicy::default(),
+            quiesce_after_ticks: None,
         };
         let raft = Raft::new(config, node.disk.load(), LogId::ZERO).expect("valid");
         node.raft = Some(raft);
@@ -221,6 +224,7 @@ impl Cluster {
             reads_ready,
             reads_refused,
             role_changed,
+            ..
         } = effects;
         if let Some(change) = role_changed {
             self.counts.leaders += u64::from(change.role == Role::Leader);

@@ -73,20 +73,7 @@ impl Disk {
     }
 
     pub(super) fn load(&self) -> LoadedLog {
-        let mut term_runs: Vec<(Term, Index)> = Vec::new();
-        for entry in &self.entries {
-            if term_runs
-                .last()
-                .is_none_or(|(term, _)| *term < entry.term())
-            {
-                term_runs.push((entry.term(), entry.index()));
-            }
-        }
-        LoadedLog {
-            hard_state: self.hard_state,
-            term_runs,
-            last: self.last(),
-        }
+        LoadedLog::of_entries(self.hard_state, LogId::ZERO, &self.entries)
     }
 
     pub(super) fn read(&self, from: Index, to: Index) -> Vec<Entry> {

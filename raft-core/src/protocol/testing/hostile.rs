@@ -105,9 +105,16 @@ fn a_term_that_leaves_none_to_elect_in_is_refused() {
         let heartbeat = Heartbeat {
             commit: Index(0),
             round: 0,
+            is_last: false,
         };
         refused(term, Message::Heartbeat(heartbeat));
-        refused(term, Message::Vote(Vote { last: id(term, 9) }));
+        refused(
+            term,
+            Message::Vote(Vote {
+                last: id(term, 9),
+                is_transfer: false,
+            }),
+        );
         refused(term, append(id(3, 4), vec![entry(term, 5)]));
     }
 }
@@ -172,11 +179,11 @@ fn message() -> impl Strategy<Value = Message> {
         1 => (number(), any::<bool>()).prop_map(|(term, granted)| {
             Message::PreVoteReply(PreVoteReply { next_term: Term(term), granted })
         }),
-        1 => log_id().prop_map(|last| Message::Vote(Vote { last })),
+        1 => log_id().prop_map(|last| Message::Vote(Vote { last, is_transfer: false })),
         1 => (any::<bool>(), log_id())
             .prop_map(|(granted, last)| Message::VoteReply(VoteReply { granted, last })),
         1 => (number(), number()).prop_map(|(commit, round)| {
-            Message::Heartbeat(Heartbeat { commit: Index(commit), round })
+            Message::Heartbeat(Heartbeat { commit: Index(commit), round, is_last: false })
         }),
         1 => number().prop_map(|round| Message::HeartbeatReply(HeartbeatReply { round })),
     ]

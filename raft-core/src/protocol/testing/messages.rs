@@ -155,7 +155,10 @@ fn vote() {
         (A, 1, id(2, 9)),
         (C, 1, id(2, 9)),
     ] {
-        let vote = Vote { last };
+        let vote = Vote {
+            last,
+            is_transfer: false,
+        };
         harmless(&mut cluster, from, B, term, Message::Vote(vote));
         for answer in answers(&mut cluster, B) {
             let Message::VoteReply(reply) = answer else {
@@ -169,7 +172,10 @@ fn vote() {
         C,
         A,
         2,
-        Message::Vote(Vote { last: id(2, 9) }),
+        Message::Vote(Vote {
+            last: id(2, 9),
+            is_transfer: false,
+        }),
     );
 }
 
@@ -287,6 +293,7 @@ fn heartbeat() {
         let heartbeat = Heartbeat {
             commit: Index(commit),
             round: 0,
+            is_last: false,
         };
         harmless(&mut cluster, A, B, term, Message::Heartbeat(heartbeat));
     }
@@ -320,7 +327,10 @@ fn a_vote_is_given_once_whatever_is_lost() {
     for (persisted, kept) in [(false, 0), (false, 1), (true, 0)] {
         let mut cluster = nodes(3, &[1]);
         let ask = |cluster: &mut Cluster, from| {
-            let vote = Message::Vote(Vote { last: id(1, 1) });
+            let vote = Message::Vote(Vote {
+                last: id(1, 1),
+                is_transfer: false,
+            });
             let envelope = cluster.envelope(from, C, Term(2), vote);
             cluster.receive(envelope);
         };

@@ -9,6 +9,7 @@ use crate::types::NodeId;
 pub(super) fn entry(entry: &Entry) -> String {
     match entry.kind() {
         EntryKind::Noop => format!("{} noop", entry.id()),
+        EntryKind::Membership => format!("{} membership", entry.id()),
         EntryKind::Command => {
             format!(
                 "{} {}",
@@ -33,6 +34,7 @@ fn message(message: &Message) -> String {
         Message::PreVoteReply(m) => {
             format!("pre-vote-reply for {} {}", m.next_term, yes(m.granted))
         }
+        Message::Vote(m) if m.is_transfer => format!("vote last {} by transfer", m.last),
         Message::Vote(m) => format!("vote last {}", m.last),
         Message::VoteReply(m) => format!("vote-reply {} last {}", yes(m.granted), m.last),
         Message::Append(m) => {
@@ -54,6 +56,10 @@ fn message(message: &Message) -> String {
         ),
         Message::Heartbeat(m) => format!("heartbeat commit {} round {}", m.commit, m.round),
         Message::HeartbeatReply(m) => format!("heartbeat-reply round {}", m.round),
+        Message::Snapshot(m) => format!("snapshot {}", m.meta.last),
+        Message::TimeoutNow => "timeout-now".to_owned(),
+        Message::ReadIndex(m) => format!("read-index {}", m.number),
+        Message::ReadIndexReply(m) => format!("read-index-reply {} {:?}", m.number, m.index),
     }
 }
 

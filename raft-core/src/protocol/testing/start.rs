@@ -25,11 +25,15 @@ fn start(term: Term, last: LogId, applied: LogId) -> Result<(), ConfigError> {
         seed: 1,
         timing: Timing::LAN,
         limits: Limits::default(),
+        snapshots: crate::SnapshotPolicy::default(),
+        reads: crate::ReadPolicy::default(),
+        quiesce_after_ticks: None,
     };
     let loaded = LoadedLog {
         hard_state: HardState { term, vote: None },
         term_runs: vec![(last.term, Index(1))],
         last,
+        ..LoadedLog::default()
     };
     Raft::new(config, loaded, applied).map(|_| ())
 }

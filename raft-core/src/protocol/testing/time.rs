@@ -46,6 +46,7 @@ fn only_a_leader_and_a_vote_restart_the_deadline() {
     let heartbeat = Message::Heartbeat(Heartbeat {
         commit: Index(0),
         round: 0,
+        is_last: false,
     });
     let append = |base| {
         Message::Append(Append {
@@ -54,7 +55,12 @@ fn only_a_leader_and_a_vote_restart_the_deadline() {
             entries: Vec::new(),
         })
     };
-    let vote = |last| Message::Vote(Vote { last });
+    let vote = |last| {
+        Message::Vote(Vote {
+            last,
+            is_transfer: false,
+        })
+    };
     let pre_vote = |next_term| {
         Message::PreVote(PreVote {
             next_term: Term(next_term),
