@@ -74,7 +74,10 @@ impl World {
         let Apply { from, to, entries } = range;
         let node = self.node(id);
         require(from == node.applier.applied.next(), 31, || {
-            format!("n{id} applied {} and goes on at {from}", node.applier.applied)
+            format!(
+                "n{id} applied {} and goes on at {from}",
+                node.applier.applied
+            )
         })?;
         require(to <= node.disk.last().index, 31, || {
             format!("n{id} applies {to}, its disk ends at {}", node.disk.last())
@@ -86,7 +89,9 @@ impl World {
         let reaches = all.first().map(Entry::index) == Some(from)
             && all.last().map(Entry::index) == Some(to)
             && all.len() as u64 == to.0 - from.0 + 1;
-        require(reaches, 31, || format!("n{id} applies {from} to {to} with gaps"))?;
+        require(reaches, 31, || {
+            format!("n{id} applies {from} to {to} with gaps")
+        })?;
         let mut waiters = waiters.into_iter().peekable();
         let mut rest = &all[..];
         while let Some(first) = rest.first() {
@@ -97,8 +102,7 @@ impl World {
             rest = behind;
             let replies = self.apply_part(id, part)?;
             for (entry, reply) in part.iter().zip(replies) {
-                while let Some((at, origin)) =
-                    waiters.next_if(|(at, _)| at.index <= entry.index())
+                while let Some((at, origin)) = waiters.next_if(|(at, _)| at.index <= entry.index())
                 {
                     self.answer_waiter(id, origin, at, entry, &reply);
                 }
@@ -129,7 +133,7 @@ impl World {
         for entry in part {
             let reply = match entry.kind() {
                 EntryKind::Command => answers.next().unwrap_or_default(),
-                EntryKind::Noop => Bytes::new(),
+                EntryKind::Noop | EntryKind::Membership => Bytes::new(),
             };
             let shown = self.checks.machines.applied(id, entry, &reply)?;
             self.coverage

@@ -5,15 +5,17 @@
 
 use std::collections::VecDeque;
 
-use raft_core::protocol::Write;
-use raft_core::{AppendBatch, Entry, HardState, Index, LoadedLog, LogId, Term};
+use raft_core::protocol::{LogStart, Write};
+use raft_core::{Entry, HardState, Index, LoadedLog, LogId, Term};
 
 use crate::prng::Prng;
 
 /// What survives a crash.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Disk {
     hard_state: HardState,
+    /// The entry before the first one: a snapshot stands for it and for all before it.
+    start: LogId,
     entries: Vec<Entry>,
     /// Given to the disk, in order, and not finished.
     under_way: Vec<Write>,
@@ -41,32 +43,53 @@ impl Disk {
         self.hard_state
     }
 
-    /// The last durable entry.
+    /// The last durable entry; the start of the log where there is none.
     #[must_use]
     pub fn last(&self) -> LogId {
-        self.entries.last().map_or(LogId::ZERO, Entry::id)
+        self.entries.last().map_or(self.start, Entry::id)
+    }
+
+    /// The entry before the first one that is held.
+    #[must_use]
+    pub fn start(&self) -> LogId {
+        self.start
     }
 
     /// The durable entry at `index`.
     #[must_use]
     pub fn at(&self, index: Index) -> Option<&Entry> {
-        let position = index.0.checked_sub(1)?;
+        let position = index.0.checked_sub(self.start.index.0 + 1)?;
         self.entries.get(usize::try_from(position).ok()?)
     }
 
-    /// Whether this very entry is durable. The position before the first always is.
+    /// The term of the durable entry at `index`, the start of the log included.
+    #[must_use]
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        if index == self.start.index {
+            return Some(self.start.term);
+        }
+        self.at(index).map(Entry::term)
+    }
+
+    /// Whether this very entry is durable, as itself or as part of a snapshot. What a snapshot
+    /// stands for is committed, so there is no other entry that it could be.
     #[must_use]
     pub fn has(&self, id: LogId) -> bool {
-        id == LogId::ZERO || self.at(id.index).is_some_and(|entry| entry.id() == id)
+        id.index < self.start.index || self.term_at(id.index) == Some(id.term)
     }
 
     /// Durable entries, both ends included, as far as they are there.
     #[must_use]
     pub fn read(&self, from: Index, to: Index) -> &[Entry] {
-        let first = usize::try_from(from.previous().0).expect("logs fit into memory");
-        let last = usize::try_from(to.0).expect("logs fit into memory");
-        let last = last.min(self.entries.len());
-        self.entries.get(first..last).unwrap_or_default()
+        let Some(first) = from.0.checked_sub(self.start.index.0 + 1) else {
+            return &[];
+        };
+        let end = to.0.saturating_sub(self.start.index.0);
+        let first = usize::try_from(first).expect("logs fit into memory");
+        let end = usize::try_from(end).expect("logs fit into memory");
+        self.entries
+            .get(first..end.min(self.entries.len()))
+            .unwrap_or_default()
     }
 
     /// Encoded bytes of the durable entries.
@@ -79,18 +102,7 @@ impl Disk {
     /// What a node that starts is told.
     #[must_use]
     pub fn load(&self) -> LoadedLog {
-        let mut term_runs: Vec<(Term, Index)> = Vec::new();
-        for entry in &self.entries {
-            let is_new = term_runs.last().is_none_or(|(term, _)| *term < entry.term());
-            if is_new {
-                term_runs.push((entry.term(), entry.index()));
-            }
-        }
-        LoadedLog {
-            hard_state: self.hard_state,
-            term_runs,
-            last: self.last(),
-        }
+        LoadedLog::of_entries(self.hard_state, self.start, &self.entries)
     }
 
     /// Takes a write into the queue.
@@ -116,9 +128,12 @@ impl Disk {
         if self.is_busy() || self.queued.is_empty() {
             return None;
         }
-        let count = group_max.clamp(1, self.queued.len());
+        // A new beginning of the log begins a group.
+        let next = self.queued.iter().skip(1);
+        let together = 1 + next.take_while(|write| write.log_start.is_none()).count();
+        let count = group_max.clamp(1, together);
         self.under_way.extend(self.queued.drain(..count));
-        Some(self.under_way.iter().any(|write| !write.batch.is_empty()))
+        Some(self.under_way.iter().any(|write| parts(write) > 0))
     }
 
     /// The sync under way ends. The writes come back in order, each to be made durable by
@@ -127,19 +142,19 @@ impl Disk {
         std::mem::take(&mut self.under_way)
     }
 
-    /// Makes a write durable. Returns the entries that it removed.
+    /// Makes a write durable. Returns whether entries were removed from the end of the log.
     ///
     /// # Panics
     /// When the entries leave a hole: a bug of whoever wrote them.
-    pub fn finish(&mut self, batch: &AppendBatch) -> Vec<Entry> {
-        self.apply(batch, usize::MAX)
+    pub fn finish(&mut self, write: &Write) -> bool {
+        self.apply(write, usize::MAX)
     }
 
     /// The power goes. Of what was under way a prefix stays, the last write of it perhaps in part.
     pub fn crash(&mut self, torn: bool, prng: &mut Prng) -> Wreck {
         let mut wreck = Wreck::default();
         let mut writes = std::mem::take(&mut self.under_way);
-        let parts_total: usize = writes.iter().map(|write| parts(&write.batch)).sum();
+        let parts_total: usize = writes.iter().map(parts).sum();
         let mut parts_left = if torn {
             usize::try_from(prng.between(0, parts_total as u64)).expect("a count of parts")
         } else {
@@ -152,14 +167,14 @@ impl Disk {
         }));
         let mut stops = false;
         for write in writes {
-            let needed = parts(&write.batch);
+            let needed = parts(&write);
             if needed == 0 {
                 continue;
             }
             let kept = if stops { 0 } else { parts_left.min(needed) };
             parts_left -= kept;
             stops |= kept < needed;
-            self.apply(&write.batch, kept);
+            self.apply(&write, kept);
             match kept {
                 0 => {
                     wreck.lost += 1;
@@ -177,14 +192,20 @@ impl Disk {
         *self = Self::default();
     }
 
-    /// Applies the first parts of a batch, in its order.
-    fn apply(&mut self, batch: &AppendBatch, mut parts: usize) -> Vec<Entry> {
-        let mut removed = Vec::new();
+    /// Does the first parts of a write, in its order.
+    fn apply(&mut self, write: &Write, mut parts: usize) -> bool {
+        let mut removed = false;
         let mut next = || {
             let is_left = parts > 0;
             parts = parts.saturating_sub(1);
             is_left
         };
+        if let Some(start) = write.log_start
+            && next()
+        {
+            removed |= self.begin_behind(start);
+        }
+        let batch = &write.batch;
         if let Some(hard_state) = batch.hard_state
             && next()
         {
@@ -193,8 +214,10 @@ impl Disk {
         if let Some(from) = batch.truncate_from
             && next()
         {
-            let length = usize::try_from(from.previous().0).expect("logs fit into memory");
-            removed = self.entries.split_off(length.min(self.entries.len()));
+            let kept = from.0.saturating_sub(self.start.index.0 + 1);
+            let length = usize::try_from(kept).expect("logs fit into memory");
+            removed |= length < self.entries.len();
+            self.entries.truncate(length);
         }
         for entry in &batch.entries {
             if !next() {
@@ -209,11 +232,32 @@ impl Disk {
         }
         removed
     }
+
+    /// Returns whether entries behind the new beginning were removed.
+    fn begin_behind(&mut self, start: LogStart) -> bool {
+        match start {
+            LogStart::Compact(to) => {
+                let dropped = to.index.0.saturating_sub(self.start.index.0);
+                let dropped = usize::try_from(dropped).expect("logs fit into memory");
+                self.entries.drain(..dropped.min(self.entries.len()));
+                self.start = self.start.max(to);
+                false
+            }
+            LogStart::Reset(to) => {
+                let removed = self.last().index > to.index;
+                self.entries.clear();
+                self.start = to;
+                removed
+            }
+        }
+    }
 }
 
-/// What a crash can tear a batch into.
-fn parts(batch: &AppendBatch) -> usize {
-    usize::from(batch.hard_state.is_some())
+/// What a crash can tear a write into.
+fn parts(write: &Write) -> usize {
+    let batch = &write.batch;
+    usize::from(write.log_start.is_some())
+        + usize::from(batch.hard_state.is_some())
         + usize::from(batch.truncate_from.is_some())
         + batch.entries.len()
 }
@@ -221,7 +265,7 @@ fn parts(batch: &AppendBatch) -> usize {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use raft_core::{EntryKind, NodeId};
+    use raft_core::{AppendBatch, EntryKind, NodeId};
 
     use super::*;
 
@@ -238,6 +282,7 @@ mod tests {
         let entries: Vec<_> = entries.iter().map(|(t, i)| entry(*t, *i)).collect();
         Write {
             number,
+            log_start: None,
             last: entries.last().map_or(LogId::ZERO, Entry::id),
             batch: AppendBatch {
                 hard_state,
@@ -253,7 +298,7 @@ mod tests {
         disk.push(write(1, Some(1), None, &[(1, 1), (1, 2), (1, 3)]));
         disk.begin(64);
         for write in disk.end() {
-            disk.finish(&write.batch);
+            disk.finish(&write);
         }
         disk
     }

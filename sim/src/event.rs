@@ -35,15 +35,13 @@ pub(crate) enum Event {
     /// A sync ends.
     Synced { node: NodeId, life: u64 },
     /// Old entries were read.
-    Loaded {
-        node: NodeId,
-        life: u64,
-        load: Load,
-    },
+    Loaded { node: NodeId, life: u64, load: Load },
     /// A state machine works on its queue.
     Work { node: NodeId, life: u64 },
     /// A node gets its power back.
     Restart { node: NodeId, life: u64 },
+    /// A leader that just proposed loses power.
+    Churn { node: NodeId, life: u64 },
     /// A request of a client arrives.
     Request {
         node: NodeId,

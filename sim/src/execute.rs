@@ -16,10 +16,16 @@ impl World {
             writes,
             send,
             load,
+            restore: _,
             apply,
+            take_snapshot: _,
+            send_snapshot: _,
             proposed,
             reads_ready,
             reads_refused,
+            changed: _,
+            transferred: _,
+            members_changed: _,
             role_changed,
         } = effects;
         for write in writes {

@@ -33,7 +33,7 @@ impl Machine for KvStateMachine {
 ///
 /// # Panics
 /// When it waits nevertheless.
-pub fn run_now<F: Future>(future: F) -> F::Output {
+pub(crate) fn run_now<F: Future>(future: F) -> F::Output {
     let mut context = Context::from_waker(Waker::noop());
     match pin!(future).poll(&mut context) {
         Poll::Ready(output) => output,

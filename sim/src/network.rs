@@ -8,7 +8,7 @@ use crate::prng::Prng;
 use crate::queue::Microseconds;
 
 /// Ids are below this.
-pub const IDS_MAX: usize = 16;
+pub(crate) const IDS_MAX: usize = 16;
 
 /// Messages of the past that are kept for replays.
 const PAST_MESSAGES_MAX: usize = 256;
@@ -82,10 +82,15 @@ fn is_reply(message: &Message) -> bool {
         Message::PreVoteReply(_)
         | Message::VoteReply(_)
         | Message::AppendReply(_)
-        | Message::HeartbeatReply(_) => true,
-        Message::PreVote(_) | Message::Vote(_) | Message::Append(_) | Message::Heartbeat(_) => {
-            false
-        }
+        | Message::HeartbeatReply(_)
+        | Message::ReadIndexReply(_) => true,
+        Message::PreVote(_)
+        | Message::Vote(_)
+        | Message::Append(_)
+        | Message::Heartbeat(_)
+        | Message::Snapshot(_)
+        | Message::TimeoutNow
+        | Message::ReadIndex(_) => false,
     }
 }
 
@@ -122,6 +127,17 @@ impl Network {
     /// Ends all cuts; disconnected nodes stay so.
     pub fn repair_all(&mut self) {
         self.links.iter_mut().for_each(|link| link.is_cut = false);
+    }
+
+    /// No more losses, repetitions, late messages and clogs.
+    pub fn end_faults(&mut self) {
+        self.lab = LabSwitches::default();
+        self.options.loss = 0;
+        self.options.duplicate = 0;
+        self.options.late = 0;
+        for link in &mut self.links {
+            link.clogged_until = 0;
+        }
     }
 
     /// Holds back whatever is sent over a link until this moment.
@@ -264,6 +280,7 @@ mod tests {
             message: Message::Heartbeat(Heartbeat {
                 commit: Index(0),
                 round: 0,
+                is_last: false,
             }),
         }
     }
@@ -282,10 +299,7 @@ mod tests {
     }
 
     fn arrives(network: &mut Network, from: u64, to: u64) -> bool {
-        matches!(
-            network.send(0, &envelope(from, to)),
-            Fate::Arrives { .. }
-        )
+        matches!(network.send(0, &envelope(from, to)), Fate::Arrives { .. })
     }
 
     #[test]
@@ -334,7 +348,9 @@ mod tests {
             again: None,
         };
         assert_eq!(fate, expected);
-        assert!(matches!(network.send(1_000, &envelope(1, 2)), Fate::Arrives { at, .. } if at > 1_000));
+        assert!(
+            matches!(network.send(1_000, &envelope(1, 2)), Fate::Arrives { at, .. } if at > 1_000)
+        );
         assert!(network.replay().is_some());
     }
 
@@ -345,7 +361,10 @@ mod tests {
         let fates: Vec<_> = (0..10_000)
             .map(|_| network.send(0, &envelope(1, 2)))
             .collect();
-        let lost = fates.iter().filter(|f| matches!(f, Fate::Lost { .. })).count();
+        let lost = fates
+            .iter()
+            .filter(|f| matches!(f, Fate::Lost { .. }))
+            .count();
         assert!((900..1_100).contains(&lost), "{lost} lost");
         let longest = fates.iter().filter_map(|fate| match fate {
             Fate::Arrives { at, .. } => Some(*at),

@@ -12,7 +12,7 @@ use crate::machine::Machine;
 use crate::queue::Microseconds;
 
 /// Messages that wait for a node at most; what comes on top is lost.
-pub const INBOX_MESSAGES_MAX: usize = 4_096;
+pub(crate) const INBOX_MESSAGES_MAX: usize = 4_096;
 
 /// Names a request of a suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,49 +78,78 @@ pub enum Standing {
 /// The log of a running node as its protocol believes it to be: all that it wrote, finished or not.
 /// Terms are enough, because an index and a term are an entry.
 #[derive(Clone, Debug, Default)]
-pub struct LogMirror(Vec<Term>);
+pub struct LogMirror {
+    start: LogId,
+    terms: Vec<Term>,
+}
 
 impl LogMirror {
     /// What is on a disk.
     #[must_use]
     pub fn of(disk: &Disk) -> Self {
-        let entries = disk.read(Index(1), disk.last().index);
-        Self(entries.iter().map(raft_core::Entry::term).collect())
-    }
-
-    /// The last entry.
-    #[must_use]
-    pub fn last(&self) -> LogId {
-        let index = Index(self.0.len() as u64);
-        self.0
-            .last()
-            .map_or(LogId::ZERO, |term| LogId::new(*term, index))
-    }
-
-    /// The term of the entry at `index`; 0 before the first, none behind the last.
-    #[must_use]
-    pub fn term_at(&self, index: Index) -> Option<Term> {
-        match index.0.checked_sub(1) {
-            None => Some(Term(0)),
-            Some(position) => self.0.get(usize::try_from(position).ok()?).copied(),
+        let start = disk.start();
+        let entries = disk.read(start.index.next(), disk.last().index);
+        Self {
+            start,
+            terms: entries.iter().map(raft_core::Entry::term).collect(),
         }
     }
 
-    /// Whether this very entry is there.
+    /// The last entry; the start of the log where there is none.
+    #[must_use]
+    pub fn last(&self) -> LogId {
+        let index = self.start.index.plus(self.terms.len() as u64);
+        self.terms
+            .last()
+            .map_or(self.start, |term| LogId::new(*term, index))
+    }
+
+    /// The entry before the first one.
+    #[must_use]
+    pub fn start(&self) -> LogId {
+        self.start
+    }
+
+    /// The term of the entry at `index`, the start of the log included; none elsewhere.
+    #[must_use]
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        if index == self.start.index {
+            return Some(self.start.term);
+        }
+        let position = index.0.checked_sub(self.start.index.0 + 1)?;
+        self.terms.get(usize::try_from(position).ok()?).copied()
+    }
+
+    /// Whether this very entry is there, as itself or as part of a snapshot.
     #[must_use]
     pub fn has(&self, id: LogId) -> bool {
-        self.term_at(id.index) == Some(id.term)
+        id.index < self.start.index || self.term_at(id.index) == Some(id.term)
     }
 
     /// Drops an entry and all behind it.
     pub fn truncate(&mut self, from: Index) {
-        let length = usize::try_from(from.previous().0).expect("logs fit into memory");
-        self.0.truncate(length);
+        let kept = from.0.saturating_sub(self.start.index.0 + 1);
+        self.terms
+            .truncate(usize::try_from(kept).expect("logs fit into memory"));
+    }
+
+    /// Drops entries that a snapshot stands for.
+    pub fn compact(&mut self, to: LogId) {
+        let dropped = to.index.0.saturating_sub(self.start.index.0);
+        let dropped = usize::try_from(dropped).expect("logs fit into memory");
+        self.terms.drain(..dropped.min(self.terms.len()));
+        self.start = self.start.max(to);
+    }
+
+    /// Drops everything and begins behind a snapshot.
+    pub fn reset(&mut self, to: LogId) {
+        self.terms.clear();
+        self.start = to;
     }
 
     /// Puts an entry of this term at the end.
     pub fn push(&mut self, term: Term) {
-        self.0.push(term);
+        self.terms.push(term);
     }
 }
 
@@ -156,6 +185,17 @@ pub enum Work {
         /// The query.
         query: Bytes,
     },
+}
+
+impl Work {
+    /// Those who wait for it.
+    #[must_use]
+    pub fn origins(self) -> Vec<Origin> {
+        match self {
+            Self::Apply { waiters, .. } => waiters.into_iter().map(|(_, origin)| origin).collect(),
+            Self::Read { origin, .. } => vec![origin],
+        }
+    }
 }
 
 /// The state machine of a node and its queue.
@@ -206,6 +246,8 @@ pub struct Node {
     pub tick: Microseconds,
     /// The process stands still until then.
     pub paused_until: Microseconds,
+    /// Its clock stands still until then, but the process goes on.
+    pub clock_stops_until: Microseconds,
     /// The disk stalls until then.
     pub stalled_until: Microseconds,
     /// The next write fails.
@@ -238,6 +280,7 @@ impl Node {
             },
             tick: 0,
             paused_until: 0,
+            clock_stops_until: 0,
             stalled_until: 0,
             disk_fails: false,
         }

@@ -7,9 +7,6 @@ use raft_core::{Limits, Timing};
 use crate::prng::Prng;
 use crate::queue::Microseconds;
 
-/// Members that a cluster has at most.
-pub const NODES_MAX: u64 = 7;
-
 /// Protocol events of the safety phase, where nothing else is asked for.
 pub const STEPS: u64 = 20_000;
 
@@ -282,7 +279,8 @@ fn draw_timing(prng: &mut Prng) -> Timing {
     // Few ticks per deadline: elections are what is interesting.
     let heartbeat_ticks = u32::try_from(prng.between(1, 3)).expect("small");
     let width = u32::try_from(prng.between(2, 8)).expect("small");
-    let election_ticks_min = heartbeat_ticks * 2 + u32::try_from(prng.between(0, 4)).expect("small");
+    let election_ticks_min =
+        heartbeat_ticks * 2 + u32::try_from(prng.between(0, 4)).expect("small");
     Timing {
         tick_ms: 10,
         heartbeat_ticks,
@@ -358,7 +356,7 @@ mod tests {
     #[test]
     fn every_size_and_every_fault_is_drawn() {
         let drawn: Vec<_> = (0..300).map(Options::draw).collect();
-        for nodes in 1..=NODES_MAX {
+        for nodes in 1..=7 {
             assert!(drawn.iter().any(|o| o.nodes == nodes), "{nodes} nodes");
         }
         for family in Family::ALL {

@@ -9,7 +9,7 @@ pub type Microseconds = u64;
 /// Planned events. Two that are due at the same moment come out in the order in which they went in,
 /// so that a run depends on nothing but its seed.
 #[derive(Debug)]
-pub struct EventQueue<E> {
+pub(crate) struct EventQueue<E> {
     /// Moment, number, and the slot that holds the event: the heap moves small things only.
     heap: BinaryHeap<Reverse<(Microseconds, u64, usize)>>,
     slots: Vec<Option<E>>,
@@ -30,7 +30,7 @@ impl<E> Default for EventQueue<E> {
 
 impl<E> EventQueue<E> {
     /// Plans an event.
-    pub fn plan(&mut self, at: Microseconds, event: E) {
+    pub(crate) fn plan(&mut self, at: Microseconds, event: E) {
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot] = Some(event);
@@ -47,28 +47,16 @@ impl<E> EventQueue<E> {
 
     /// When the next event is due.
     #[must_use]
-    pub fn next_at(&self) -> Option<Microseconds> {
+    pub(crate) fn next_at(&self) -> Option<Microseconds> {
         self.heap.peek().map(|Reverse((at, _, _))| *at)
     }
 
     /// Takes the next event.
-    pub fn take(&mut self) -> Option<(Microseconds, E)> {
+    pub(crate) fn take(&mut self) -> Option<(Microseconds, E)> {
         let Reverse((at, _, slot)) = self.heap.pop()?;
         self.free.push(slot);
         let event = self.slots[slot].take().expect("a planned slot is filled");
         Some((at, event))
-    }
-
-    /// Events that are planned.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.heap.len()
-    }
-
-    /// Whether nothing is planned.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.heap.is_empty()
     }
 }
 
@@ -88,6 +76,6 @@ mod tests {
             .map(|(_, name)| name)
             .collect();
         assert_eq!(rest, ["b", "c", "d", "e"]);
-        assert!(queue.is_empty());
+        assert_eq!(queue.next_at(), None);
     }
 }

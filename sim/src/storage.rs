@@ -43,15 +43,15 @@ impl World {
         if std::mem::take(&mut node.disk_fails) {
             // A failed write is final: nobody knows what is on the disk, so the node stops.
             self.coverage.count(Mark::DiskError);
-            self.trace.note(now, || format!("n{id} stops: its disk failed"));
+            self.trace
+                .note(now, || format!("n{id} stops: its disk failed"));
             self.crash_and_return(id);
             return Ok(());
         }
         let mut last = None;
         for write in self.node_mut(id).disk.end() {
             let position = Self::place(id);
-            let removed = self.nodes[position].disk.finish(&write.batch);
-            if !removed.is_empty() {
+            if self.nodes[position].disk.finish(&write) {
                 self.checks.commits.safe_on_disks(&self.nodes)?;
             }
             for promise in write.promises {
@@ -99,7 +99,10 @@ impl World {
             let asked_now = leads && node.state.hard_state.term == load.term;
             return require(!asked_now, 36, || {
                 let last = node.disk.last();
-                format!("n{id} leads and asks for {}, its disk ends at {last}", load.from)
+                format!(
+                    "n{id} leads and asks for {}, its disk ends at {last}",
+                    load.from
+                )
             });
         }
         let Load { peer, term, .. } = load;

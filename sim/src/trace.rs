@@ -5,11 +5,11 @@ use std::fmt;
 use crate::queue::Microseconds;
 
 /// Lines that are kept; of a longer run only the last ones matter.
-pub const LINES_MAX: usize = 200_000;
+pub(crate) const LINES_MAX: usize = 200_000;
 
 /// The trace of a run. The hash is always kept; the text only where somebody wants to read it.
 #[derive(Debug, Default)]
-pub struct Trace {
+pub(crate) struct Trace {
     hash: u64,
     is_written: bool,
     lines: std::collections::VecDeque<String>,
@@ -18,7 +18,7 @@ pub struct Trace {
 impl Trace {
     /// A trace, with or without text.
     #[must_use]
-    pub fn new(is_written: bool) -> Self {
+    pub(crate) fn new(is_written: bool) -> Self {
         Self {
             hash: 0xcbf2_9ce4_8422_2325,
             is_written,
@@ -28,26 +28,20 @@ impl Trace {
 
     /// A hash of everything so far: two runs of one seed have the same.
     #[must_use]
-    pub fn hash(&self) -> u64 {
+    pub(crate) fn hash(&self) -> u64 {
         self.hash
     }
 
     /// Takes numbers into the hash.
-    pub fn mix<const N: usize>(&mut self, numbers: [u64; N]) {
+    pub(crate) fn mix<const N: usize>(&mut self, numbers: [u64; N]) {
         for number in numbers {
             let mixed = (self.hash ^ number).wrapping_mul(0x9fb2_1c65_1e98_df25);
             self.hash = mixed ^ (mixed >> 29);
         }
     }
 
-    /// Whether lines are kept.
-    #[must_use]
-    pub fn is_written(&self) -> bool {
-        self.is_written
-    }
-
     /// Keeps a line, if lines are kept; `what` is only called then.
-    pub fn note<D: fmt::Display>(&mut self, now: Microseconds, what: impl FnOnce() -> D) {
+    pub(crate) fn note<D: fmt::Display>(&mut self, now: Microseconds, what: impl FnOnce() -> D) {
         if self.is_written {
             if self.lines.len() == LINES_MAX {
                 self.lines.pop_front();
@@ -59,7 +53,7 @@ impl Trace {
     }
 
     /// The lines, oldest first.
-    pub fn lines(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn lines(&self) -> impl Iterator<Item = &str> {
         self.lines.iter().map(String::as_str)
     }
 }

@@ -38,7 +38,8 @@ impl World {
         }
         let now = self.now;
         let node = self.node(id);
-        let (tick, is_paused) = (node.tick, node.paused_until > now);
+        let tick = node.tick;
+        let is_paused = node.paused_until.max(node.clock_stops_until) > now;
         if !is_paused {
             self.put(id, Input::Tick);
         }
@@ -100,8 +101,7 @@ impl World {
         {
             let (node, peer) = (envelope.from, envelope.to);
             let life = self.node(node).life;
-            self.queue
-                .plan(at, Event::Unreachable { node, life, peer });
+            self.queue.plan(at, Event::Unreachable { node, life, peer });
         }
     }
 
@@ -186,7 +186,8 @@ impl World {
         let position = Self::place(id);
         for write in &effects.writes {
             self.cover_truncation(position, write);
-            self.checks.write(&mut self.nodes[position], write, &before)?;
+            self.checks
+                .write(&mut self.nodes[position], write, &before)?;
         }
         self.checks.turn(position, &before, &self.nodes)?;
         self.cover_turn(position, &before);
@@ -218,8 +219,13 @@ impl World {
     fn cover_turn(&mut self, position: usize, before: &State) {
         let node = &self.nodes[position];
         let (id, after) = (node.id, &node.state);
-        self.trace
-            .mix([3, id.0, after.commit.0, after.last.index.0, after.last.term.0]);
+        self.trace.mix([
+            3,
+            id.0,
+            after.commit.0,
+            after.last.index.0,
+            after.last.term.0,
+        ]);
         let coverage = &mut self.coverage;
         let rejected = after.counters.probes_rejected > before.counters.probes_rejected;
         coverage.count_if(rejected, Mark::AppendRejected);
@@ -265,5 +271,12 @@ fn digest(input: &Input) -> u64 {
         Input::Loaded(loaded) => 6 + ((loaded.entries.len() as u64) << 8),
         Input::Applied(index) => 7 + (index.0 << 8),
         Input::Unreachable(peer) => 8 + (peer.0 << 8),
+        Input::ChangeMembership(ticket, _) => 9 + (ticket.0 << 8),
+        Input::Transfer(_, to) => 10 + (to.0 << 8),
+        Input::SnapshotTaken(taken) => 11 + (u64::from(taken.is_some()) << 8),
+        Input::SnapshotSent { to, is_delivered } => {
+            12 + (to.0 << 8) + (u64::from(*is_delivered) << 16)
+        }
+        Input::Clock(nanoseconds) => 13 + (nanoseconds << 8),
     }
 }

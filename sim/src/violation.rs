@@ -5,27 +5,79 @@ use std::fmt;
 /// The invariants across nodes. Those of one node are the protocol's own, below 20.
 pub const INVARIANTS: &[(u32, &str)] = &[
     (20, "At most one node leads a term."),
-    (21, "A node votes at most once in a term, over all its lives."),
-    (22, "A vote goes to a log that is at least as new as the voter's."),
-    (23, "Term, commit index and applied index of a life never go back; nor does a durable term."),
+    (
+        21,
+        "A node votes at most once in a term, over all its lives.",
+    ),
+    (
+        22,
+        "A vote goes to a log that is at least as new as the voter's.",
+    ),
+    (
+        23,
+        "Term, commit index and applied index of a life never go back; nor does a durable term.",
+    ),
     (24, "Terms never fall along a log."),
-    (25, "Entries with the same index and term are equal, and so is everything before them."),
+    (
+        25,
+        "Entries with the same index and term are equal, and so is everything before them.",
+    ),
     (26, "What was committed at an index never changes."),
     (27, "What is committed is on the disks of a majority."),
-    (28, "Nobody who lacks a committed entry could be elected by what is on the disks."),
-    (29, "A leader holds everything that was committed in its term and before."),
-    (30, "A leader's commit index moves only to an entry of its own term."),
-    (31, "All nodes apply the same entries in the same order, without gaps, and answer the same."),
-    (32, "What a leader believes matched is on that follower's disk."),
-    (33, "A promise is true on the disk of whoever makes it when it leaves."),
-    (34, "What was acknowledged to a client is committed where the client was told."),
-    (35, "A read sees everything that was committed when it began."),
-    (36, "What a node believes of its log and of its disk is true."),
+    (
+        28,
+        "Nobody who lacks a committed entry could be elected by what is on the disks.",
+    ),
+    (
+        29,
+        "A leader holds everything that was committed in its term and before.",
+    ),
+    (
+        30,
+        "A leader's commit index moves only to an entry of its own term.",
+    ),
+    (
+        31,
+        "All nodes apply the same entries in the same order, without gaps, and answer the same.",
+    ),
+    (
+        32,
+        "What a leader believes matched is on that follower's disk.",
+    ),
+    (
+        33,
+        "A promise is true on the disk of whoever makes it when it leaves.",
+    ),
+    (
+        34,
+        "What was acknowledged to a client is committed where the client was told.",
+    ),
+    (
+        35,
+        "A read sees everything that was committed when it began.",
+    ),
+    (
+        36,
+        "What a node believes of its log and of its disk is true.",
+    ),
     (37, "A leader never removes entries of its own log."),
     (38, "No honest message is refused as malformed."),
-    (39, "Machines that applied the same entries are in the same state."),
-    (40, "The order of the log explains everything that clients were told."),
-    (41, "What clients were told is linearizable, and decided within the budget."),
+    (
+        39,
+        "Machines that applied the same entries are in the same state.",
+    ),
+    (
+        40,
+        "The order of the log explains everything that clients were told.",
+    ),
+    (
+        41,
+        "What clients were told is linearizable, and decided within the budget.",
+    ),
+    (
+        42,
+        "A log begins behind a committed entry, and only behind what its node has applied or got.",
+    ),
 ];
 
 /// An invariant does not hold.
@@ -51,7 +103,11 @@ impl fmt::Display for Violation {
 ///
 /// # Errors
 /// When it does not hold.
-pub fn require(holds: bool, invariant: u32, what: impl FnOnce() -> String) -> Result<(), Violation> {
+pub(crate) fn require(
+    holds: bool,
+    invariant: u32,
+    what: impl FnOnce() -> String,
+) -> Result<(), Violation> {
     if holds {
         return Ok(());
     }

@@ -10,7 +10,7 @@ use kv_service::store::Retention;
 use raft_core::protocol::Raft;
 use raft_core::{
     ClusterId, Config, GroupId, Incarnation, Index, LogId, Member, MemberRole, Membership, NodeId,
-    ProposeError,
+    ProposeError, ReadPolicy, SnapshotPolicy,
 };
 
 use crate::budget::Budget;
@@ -71,6 +71,8 @@ pub struct World {
     pub(crate) answers: BTreeMap<RequestId, Answer>,
     pub(crate) placed: BTreeMap<RequestId, Result<LogId, ProposeError>>,
     pub(crate) violation: Option<Violation>,
+    /// Operations of a workload that has ended.
+    pub(crate) operations: u64,
 }
 
 /// The key-value machine with these limits.
@@ -112,9 +114,7 @@ impl World {
             .collect();
         let seed = options.seed;
         let keeps_past = options.has(Family::Replay);
-        let workload = options
-            .clients
-            .map(|clients| Workload::new(clients, options.nodes, seed));
+        let workload = options.clients.map(|clients| Workload::new(clients, seed));
         let mut world = Self {
             now: 0,
             queue: EventQueue::default(),
@@ -142,6 +142,7 @@ impl World {
             answers: BTreeMap::new(),
             placed: BTreeMap::new(),
             violation: None,
+            operations: 0,
             options,
         };
         for id in ids {
@@ -193,7 +194,8 @@ impl World {
         let options = &self.options;
         let (seed, timing, limits) = (options.seed, options.timing, options.limits);
         let drift = self.options.clock_drift;
-        let tick = options.tick() * self.chances.clocks.between(1_000 - drift, 1_000 + drift) / 1_000;
+        let tick =
+            options.tick() * self.chances.clocks.between(1_000 - drift, 1_000 + drift) / 1_000;
         let first_tick = self.chances.clocks.between(1, tick);
         let machine = match &self.node(id).applier.image {
             Some(image) => image.image(),
@@ -212,6 +214,9 @@ impl World {
             seed: seed.wrapping_add(life << 32),
             timing,
             limits,
+            snapshots: SnapshotPolicy::default(),
+            reads: ReadPolicy::Round,
+            quiesce_after_ticks: None,
         };
         let applied = machine.applied();
         let raft = Raft::new(config, node.disk.load(), applied).expect("the settings work");
@@ -221,6 +226,7 @@ impl World {
         node.log = LogMirror::of(&node.disk);
         node.tick = tick;
         node.paused_until = 0;
+        node.clock_stops_until = 0;
         node.stalled_until = 0;
         node.disk_fails = false;
         node.waiters = Waiters {
@@ -241,8 +247,9 @@ impl World {
         self.coverage
             .count_if(from_disk, crate::coverage::Mark::MachineFromDisk);
         self.trace.mix([1, id.0, life]);
-        self.trace
-            .note(self.now, || format!("n{id} starts, life {life}, applied {applied}"));
+        self.trace.note(self.now, || {
+            format!("n{id} starts, life {life}, applied {applied}")
+        });
         self.plan(first_tick, Event::Tick { node: id, life });
         self.plan_turn(id);
     }
@@ -302,6 +309,7 @@ impl World {
             Event::Loaded { node, life, load } => return self.loaded(node, life, load),
             Event::Work { node, life } => return self.work(node, life),
             Event::Restart { node, life } => self.restart_after_fault(node, life),
+            Event::Churn { node, life } => self.churn(node, life),
             Event::Request { node, origin, ask } => self.request(node, origin, ask),
             Event::Answer {
                 node,

@@ -9,7 +9,7 @@ use crate::violation::{Violation, require};
 
 /// See the file.
 #[derive(Debug, Default)]
-pub struct Commits {
+pub(crate) struct Commits {
     voters: Vec<NodeId>,
     /// For each index the term of the entry, and the term in which it was first known to be
     /// committed.
@@ -26,7 +26,7 @@ impl Commits {
 
     /// The last entry that anybody knows to be committed.
     #[must_use]
-    pub fn last(&self) -> LogId {
+    pub(crate) fn last(&self) -> LogId {
         let index = Index(self.known.len() as u64);
         self.known
             .last()
@@ -35,10 +35,18 @@ impl Commits {
 
     /// The committed entry at an index.
     #[must_use]
-    pub fn at(&self, index: Index) -> Option<LogId> {
+    pub(crate) fn at(&self, index: Index) -> Option<LogId> {
         let position = usize::try_from(index.0.checked_sub(1)?).ok()?;
         let (term, _) = self.known.get(position)?;
         Some(LogId::new(*term, index))
+    }
+
+    /// A node begins its log behind an entry, which therefore has to be committed.
+    pub(super) fn is_committed(&self, id: NodeId, entry: LogId) -> Result<(), Violation> {
+        let known = self.at(entry.index);
+        require(known == Some(entry), 42, || {
+            format!("n{id} begins behind {entry}; committed there is {known:?}")
+        })
     }
 
     /// Takes in the commit index of a node. Returns whether that is news.
@@ -49,7 +57,9 @@ impl Commits {
         }
         let own = state.hard_state.term;
         let mut grown = false;
-        for index in before.commit.next().0..=state.commit.0 {
+        // What a snapshot stands for was compared when it was taken.
+        let first = before.commit.next().max(node.log.start().index);
+        for index in first.0.max(1)..=state.commit.0 {
             let Some(term) = node.log.term_at(Index(index)) else {
                 return require(false, 36, || {
                     format!("n{id} commits {index}, its log ends at {}", node.log.last())
@@ -71,7 +81,10 @@ impl Commits {
         if led && state.role == Role::Leader {
             let term = node.log.term_at(state.commit);
             require(term == Some(own), 30, || {
-                format!("n{id} leads term {own} and commits {} of {term:?}", state.commit)
+                format!(
+                    "n{id} leads term {own} and commits {} of {term:?}",
+                    state.commit
+                )
             })?;
         }
         Ok(grown)
@@ -82,7 +95,7 @@ impl Commits {
     ///
     /// # Errors
     /// When too few disks have it, or somebody without it could win.
-    pub fn safe_on_disks(&self, nodes: &[Node]) -> Result<(), Violation> {
+    pub(crate) fn safe_on_disks(&self, nodes: &[Node]) -> Result<(), Violation> {
         let last = self.last();
         if last == LogId::ZERO {
             return Ok(());
@@ -103,7 +116,10 @@ impl Commits {
                 |voter: &&Node| voter.standing != Standing::Lost && voter.disk.last() <= end;
             let votes = voters().filter(would_vote).count();
             require(votes < needed, 28, || {
-                format!("n{}, at {end}, lacks {last} and could win {votes} votes", candidate.id)
+                format!(
+                    "n{}, at {end}, lacks {last} and could win {votes} votes",
+                    candidate.id
+                )
             })?;
         }
         Ok(())

@@ -13,7 +13,7 @@ type Voter = (NodeId, Incarnation);
 
 /// See the file.
 #[derive(Debug, Default)]
-pub struct Elections {
+pub(crate) struct Elections {
     leaders: BTreeMap<Term, NodeId>,
     votes: BTreeMap<(Voter, Term), NodeId>,
     /// The last log id with which each candidate asked for votes in a term.
@@ -23,20 +23,14 @@ pub struct Elections {
 impl Elections {
     /// The newest term that anybody led.
     #[must_use]
-    pub fn newest_term(&self) -> Term {
+    pub(crate) fn newest_term(&self) -> Term {
         let newest = self.leaders.keys().next_back();
         newest.copied().unwrap_or_default()
     }
 
-    /// Who led the newest term.
-    #[must_use]
-    pub fn newest_leader(&self) -> Option<NodeId> {
-        self.leaders.values().next_back().copied()
-    }
-
     /// Terms that had a leader.
     #[must_use]
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.leaders.len()
     }
 

@@ -7,7 +7,7 @@ use crate::violation::{Violation, require};
 
 /// Every entry that anybody ever wrote, by index.
 #[derive(Debug, Default)]
-pub struct Logs {
+pub(crate) struct Logs {
     by_index: Vec<Vec<Known>>,
 }
 
@@ -29,7 +29,10 @@ impl Logs {
             self.by_index.resize_with(position + 1, Vec::new);
         }
         let known = &mut self.by_index[position];
-        match known.iter().find(|known| known.entry.term() == entry.term()) {
+        match known
+            .iter()
+            .find(|known| known.entry.term() == entry.term())
+        {
             None => known.push(Known {
                 entry: entry.clone(),
                 before,
@@ -40,7 +43,11 @@ impl Logs {
                         "n{id} writes {} behind term {before}; elsewhere it is behind term {}{}",
                         entry.id(),
                         known.before,
-                        if known.entry == *entry { "" } else { " and another one" }
+                        if known.entry == *entry {
+                            ""
+                        } else {
+                            " and another one"
+                        }
                     )
                 })?;
             }

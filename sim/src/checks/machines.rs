@@ -11,7 +11,7 @@ use crate::violation::{Violation, require};
 
 /// What applying an entry showed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Applied {
+pub(crate) struct Applied {
     /// Nobody had applied it before.
     pub is_first: bool,
     /// It repeated a call of a session that had been executed.
@@ -20,7 +20,7 @@ pub struct Applied {
 
 /// What anybody has applied.
 #[derive(Debug, Default)]
-pub struct Machines {
+pub(crate) struct Machines {
     applied: Vec<(Entry, Bytes)>,
     /// Where each call of a session was executed.
     executed: BTreeMap<(SessionId, u64), LogId>,
@@ -30,14 +30,14 @@ pub struct Machines {
 impl Machines {
     /// The entry that was applied at an index.
     #[must_use]
-    pub fn entry(&self, index: Index) -> Option<&Entry> {
+    pub(crate) fn entry(&self, index: Index) -> Option<&Entry> {
         let position = usize::try_from(index.0.checked_sub(1)?).ok()?;
         self.applied.get(position).map(|(entry, _)| entry)
     }
 
     /// Where a call of a session was executed.
     #[must_use]
-    pub fn executed(&self, session: SessionId, sequence: u64) -> Option<LogId> {
+    pub(crate) fn executed(&self, session: SessionId, sequence: u64) -> Option<LogId> {
         self.executed.get(&(session, sequence)).copied()
     }
 
@@ -45,7 +45,7 @@ impl Machines {
     ///
     /// # Errors
     /// When somebody else applied another one there, or was answered something else.
-    pub fn applied(
+    pub(crate) fn applied(
         &mut self,
         id: NodeId,
         entry: &Entry,
@@ -54,10 +54,17 @@ impl Machines {
         let position = usize::try_from(entry.index().previous().0).expect("logs fit into memory");
         if let Some((known, answered)) = self.applied.get(position) {
             require(known == entry, 31, || {
-                format!("n{id} applies {}, elsewhere it was {}", entry.id(), known.id())
+                format!(
+                    "n{id} applies {}, elsewhere it was {}",
+                    entry.id(),
+                    known.id()
+                )
             })?;
             require(answered == reply, 31, || {
-                format!("n{id} answers {} with {reply:?}, elsewhere {answered:?}", entry.id())
+                format!(
+                    "n{id} answers {} with {reply:?}, elsewhere {answered:?}",
+                    entry.id()
+                )
             })?;
             return Ok(Applied::default());
         }
@@ -102,7 +109,12 @@ impl Machines {
     ///
     /// # Errors
     /// When another one was in another state there.
-    pub fn digest(&mut self, id: NodeId, index: Index, digest: u64) -> Result<(), Violation> {
+    pub(crate) fn digest(
+        &mut self,
+        id: NodeId,
+        index: Index,
+        digest: u64,
+    ) -> Result<(), Violation> {
         let known = *self.digests.entry(index).or_insert(digest);
         require(known == digest, 39, || {
             format!("n{id} at {index} has digest {digest:016x}, elsewhere {known:016x}")

@@ -7,22 +7,22 @@ mod logs;
 mod machines;
 mod reads;
 
-pub use commits::Commits;
-pub use elections::Elections;
-pub use logs::Logs;
-pub use machines::{Applied, Machines};
-pub use reads::Reads;
+pub(crate) use commits::Commits;
+pub(crate) use elections::Elections;
+pub(crate) use logs::Logs;
+pub(crate) use machines::Machines;
+pub(crate) use reads::Reads;
 
 use raft_core::message::AppendReply;
-use raft_core::protocol::{State, Write};
-use raft_core::{Envelope, Message, NodeId, Role, Term};
+use raft_core::protocol::{LogStart, State, Write};
+use raft_core::{Envelope, Message, NodeId, Role};
 
 use crate::node::Node;
 use crate::violation::{Violation, require};
 
 /// All checks.
 #[derive(Debug, Default)]
-pub struct Checks {
+pub(crate) struct Checks {
     /// Leaders and votes.
     pub elections: Elections,
     /// Log Matching.
@@ -38,7 +38,7 @@ pub struct Checks {
 impl Checks {
     /// Checks for a group with these voters.
     #[must_use]
-    pub fn new(voters: Vec<NodeId>) -> Self {
+    pub(crate) fn new(voters: Vec<NodeId>) -> Self {
         Self {
             commits: Commits::new(voters),
             ..Self::default()
@@ -50,12 +50,31 @@ impl Checks {
     ///
     /// # Errors
     /// When an invariant does not hold, here and below.
-    pub fn write(
+    pub(crate) fn write(
         &mut self,
         node: &mut Node,
         write: &Write,
         before: &State,
     ) -> Result<(), Violation> {
+        match write.log_start {
+            None => {}
+            Some(LogStart::Compact(to)) => {
+                require(to.index <= before.applied && node.log.has(to), 42, || {
+                    format!("n{} applied {} and compacts {to}", node.id, before.applied)
+                })?;
+                node.log.compact(to);
+            }
+            Some(LogStart::Reset(to)) => {
+                require(to.index > before.commit, 42, || {
+                    format!(
+                        "n{} committed {} and begins behind {to}",
+                        node.id, before.commit
+                    )
+                })?;
+                self.commits.is_committed(node.id, to)?;
+                node.log.reset(to);
+            }
+        }
         if let Some(from) = write.batch.truncate_from {
             let led = before.role == Role::Leader && node.state.role == Role::Leader;
             let same = before.hard_state.term == node.state.hard_state.term;
@@ -86,7 +105,7 @@ impl Checks {
     ///
     /// # Errors
     /// See [`Checks::write`].
-    pub fn turn(
+    pub(crate) fn turn(
         &mut self,
         position: usize,
         before: &State,
@@ -112,8 +131,8 @@ impl Checks {
         let grown = self.commits.turn(node, before)?;
         let leads = state.role == Role::Leader;
         if leads {
-            let is_new = before.role != Role::Leader
-                || before.hard_state.term != state.hard_state.term;
+            let is_new =
+                before.role != Role::Leader || before.hard_state.term != state.hard_state.term;
             if is_new {
                 self.elections.leads(node)?;
                 self.commits.held_by_leader(node)?;
@@ -135,11 +154,7 @@ impl Checks {
     fn durable(&self, node: &Node) -> Result<(), Violation> {
         let durable = node.state.durable;
         let term = node.log.term_at(durable);
-        let on_disk = if durable.0 == 0 {
-            Some(Term(0))
-        } else {
-            node.disk.at(durable).map(raft_core::Entry::term)
-        };
+        let on_disk = node.disk.term_at(durable);
         require(term.is_some() && term == on_disk, 36, || {
             format!(
                 "n{} believes {durable} durable, of {term:?}; its disk has {on_disk:?}",
@@ -167,7 +182,9 @@ impl Checks {
             let holds = nodes
                 .iter()
                 .find(|node| node.id == *follower)
-                .is_some_and(|node| node.standing == crate::node::Standing::Lost || node.disk.has(claimed));
+                .is_some_and(|node| {
+                    node.standing == crate::node::Standing::Lost || node.disk.has(claimed)
+                });
             require(holds, 32, || {
                 format!("n{} believes that n{follower} has {claimed}", node.id)
             })?;
@@ -179,7 +196,7 @@ impl Checks {
     ///
     /// # Errors
     /// See [`Checks::write`].
-    pub fn promise(&mut self, envelope: &Envelope, sender: &Node) -> Result<(), Violation> {
+    pub(crate) fn promise(&mut self, envelope: &Envelope, sender: &Node) -> Result<(), Violation> {
         let disk = &sender.disk;
         let (id, term) = (sender.id, envelope.term);
         let last = match &envelope.message {
@@ -196,15 +213,25 @@ impl Checks {
                 reply.last
             }
             Message::AppendReply(AppendReply::Accepted { matched }) => {
-                return require(disk.last().index >= *matched && disk.hard_state().term == term, 33, || {
-                    format!("n{id} accepts {matched} in term {term}, its disk ends at {}", disk.last())
-                });
+                return require(
+                    disk.last().index >= *matched && disk.hard_state().term == term,
+                    33,
+                    || {
+                        format!(
+                            "n{id} accepts {matched} in term {term}, its disk ends at {}",
+                            disk.last()
+                        )
+                    },
+                );
             }
             Message::AppendReply(AppendReply::Rejected { last, .. }) => *last,
             _ => return Ok(()),
         };
         require(disk.hard_state().term == term, 33, || {
-            format!("n{id} speaks in term {term}, its disk has {:?}", disk.hard_state())
+            format!(
+                "n{id} speaks in term {term}, its disk has {:?}",
+                disk.hard_state()
+            )
         })?;
         require(disk.has(last), 33, || {
             format!("n{id} says it has {last}, its disk ends at {}", disk.last())

@@ -9,13 +9,13 @@ use crate::violation::{Violation, require};
 
 /// Reads under way.
 #[derive(Debug, Default)]
-pub struct Reads {
+pub(crate) struct Reads {
     begun: BTreeMap<ReadTicket, Index>,
 }
 
 impl Reads {
     /// A read begins while everything up to `committed` is committed.
-    pub fn begin(&mut self, ticket: ReadTicket, committed: Index) {
+    pub(crate) fn begin(&mut self, ticket: ReadTicket, committed: Index) {
         self.begun.insert(ticket, committed);
     }
 
@@ -23,7 +23,12 @@ impl Reads {
     ///
     /// # Errors
     /// When that is not enough.
-    pub fn ready(&mut self, id: NodeId, ticket: ReadTicket, index: Index) -> Result<(), Violation> {
+    pub(crate) fn ready(
+        &mut self,
+        id: NodeId,
+        ticket: ReadTicket,
+        index: Index,
+    ) -> Result<(), Violation> {
         let needed = self.begun.remove(&ticket).unwrap_or_default();
         require(index >= needed, 35, || {
             format!("n{id} reads at {index}; {needed} was committed when the read began")
@@ -31,7 +36,7 @@ impl Reads {
     }
 
     /// A read was refused.
-    pub fn refused(&mut self, ticket: ReadTicket) {
+    pub(crate) fn refused(&mut self, ticket: ReadTicket) {
         self.begun.remove(&ticket);
     }
 }

@@ -1,0 +1,184 @@
+//! One seed from its beginning to its verdict: a phase with faults, in which nothing may ever be
+//! wrong, then one without, in which everything has to work again.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::coverage::Coverage;
+use crate::judge::judge;
+use crate::options::Options;
+use crate::queue::Microseconds;
+use crate::violation::Violation;
+use crate::world::World;
+
+/// The time that a cluster has to serve again after the faults, in longest election deadlines.
+const RECOVERY_ELECTIONS_MAX: u64 = 60;
+
+/// Virtual time of a safety phase at most: one where nearly nothing happens ends too.
+const SAFETY_TIME_MAX: Microseconds = 600_000_000;
+
+/// How a run failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Something panicked: an assertion of the protocol, of the machine, or of the simulator.
+    Crash(String),
+    /// An invariant does not hold.
+    Safety(Violation),
+    /// The faults ended, and the cluster did not serve again.
+    Liveness(String),
+}
+
+impl Failure {
+    /// What the program ends with.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Crash(_) => 10,
+            Self::Safety(_) => 11,
+            Self::Liveness(_) => 12,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Crash(what) => write!(f, "crash: {what}"),
+            Self::Safety(violation) => write!(f, "safety: {violation}"),
+            Self::Liveness(what) => write!(f, "liveness: {what}"),
+        }
+    }
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What was run.
+    pub options: Options,
+    /// Inputs that protocols stepped.
+    pub steps: u64,
+    /// Virtual time that passed.
+    pub time: Microseconds,
+    /// Operations of clients.
+    pub operations: u64,
+    /// Terms that had a leader.
+    pub leaders: usize,
+    /// The last committed index.
+    pub committed: u64,
+    /// A hash of all that happened.
+    pub hash: u64,
+    /// Rare states that were reached.
+    pub coverage: Coverage,
+    /// What went wrong, where something did.
+    pub failure: Option<Failure>,
+    /// The trace as text, where it was asked for.
+    pub lines: Vec<String>,
+}
+
+/// Runs one seed.
+#[must_use]
+pub fn run(options: Options, with_trace: bool) -> Report {
+    let mut world = World::new(options);
+    if with_trace {
+        world.write_trace();
+    }
+    let outcome = catch_unwind(AssertUnwindSafe(|| phases(&mut world)));
+    let failure = match outcome {
+        Ok(Ok(())) => None,
+        Ok(Err(failure)) => Some(failure),
+        Err(panic) => Some(Failure::Crash(message(panic.as_ref()))),
+    };
+    Report {
+        options: world.options.clone(),
+        steps: world.steps,
+        time: world.now,
+        operations: world
+            .workload
+            .as_ref()
+            .map_or(world.operations, |w| w.operations),
+        leaders: world.checks.elections.count(),
+        committed: world.checks.commits.last().index.0,
+        hash: world.trace.hash(),
+        coverage: world.coverage.clone(),
+        failure,
+        lines: world.trace.lines().map(str::to_owned).collect(),
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without a message").to_owned()
+}
+
+fn phases(world: &mut World) -> Result<(), Failure> {
+    while world.steps < world.options.steps && world.now < SAFETY_TIME_MAX {
+        world.step().map_err(Failure::Safety)?;
+    }
+    world.heal();
+    recover(world)?;
+    world.compare_machines().map_err(Failure::Safety)?;
+    if let Some(workload) = world.workload.take() {
+        let operations = workload.operations;
+        let history = workload.into_history();
+        world.operations = operations;
+        judge(&history).map_err(Failure::Safety)?;
+    }
+    Ok(())
+}
+
+/// Every client gets an answer to something that it asked after the faults; then all end, and
+/// everybody agrees.
+fn recover(world: &mut World) -> Result<(), Failure> {
+    let longest = world.options.election() * RECOVERY_ELECTIONS_MAX;
+    let served = |world: &World| {
+        let clients = world.workload.iter().flat_map(|w| &w.clients);
+        let mut answered = clients.map(|client| client.answered_since_heal);
+        answered.all(|count| count > 0)
+    };
+    let patience = world.workload.as_ref().map_or(0, |workload| {
+        let options = workload.options;
+        (options.patience + options.think_max) * (options.attempts_max + 2)
+    });
+    let is_served = world.run_while_not(longest + patience, served);
+    if !is_served.map_err(Failure::Safety)? {
+        return Err(Failure::Liveness(describe(
+            world,
+            "some client is not served",
+        )));
+    }
+    if let Some(workload) = &mut world.workload {
+        workload.is_ending = true;
+    }
+    let ended = |world: &World| {
+        let ended = world.workload.as_ref().is_none_or(|w| w.has_ended());
+        ended && world.is_agreed()
+    };
+    let has_ended = world.run_while_not(longest + patience, ended);
+    if !has_ended.map_err(Failure::Safety)? {
+        return Err(Failure::Liveness(describe(world, "the nodes do not agree")));
+    }
+    Ok(())
+}
+
+fn describe(world: &World, what: &str) -> String {
+    let nodes: Vec<_> = world
+        .nodes
+        .iter()
+        .map(|node| {
+            let state = &node.state;
+            format!(
+                "n{} {:?} {} term {} last {} commit {} applied {}",
+                node.id,
+                node.standing,
+                state.role.name(),
+                state.hard_state.term,
+                state.last,
+                state.commit,
+                node.applier.applied
+            )
+        })
+        .collect();
+    format!("{what}: {}", nodes.join("; "))
+}
