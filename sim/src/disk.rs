@@ -233,8 +233,8 @@ impl Disk {
         removed
     }
 
-    /// Returns whether entries behind the new beginning were removed.
-    fn begin_behind(&mut self, start: LogStart) -> bool {
+    /// The log gets another beginning. Returns whether entries behind it were removed.
+    pub fn begin_behind(&mut self, start: LogStart) -> bool {
         match start {
             LogStart::Compact(to) => {
                 let dropped = to.index.0.saturating_sub(self.start.index.0);
