@@ -36,6 +36,7 @@ mod options;
 mod partitions;
 mod prng;
 mod queue;
+mod render;
 mod run;
 mod shelf;
 mod snapshots;

@@ -15,6 +15,9 @@ use crate::world::World;
 /// The time that a cluster has to serve again after the faults, in longest election deadlines.
 const RECOVERY_ELECTIONS_MAX: u64 = 60;
 
+/// Such times in which it may still get better.
+const RECOVERY_SPANS_MAX: u64 = 30;
+
 /// Virtual time of a safety phase at most: one where nearly nothing happens ends too.
 const SAFETY_TIME_MAX: Microseconds = 600_000_000;
 
@@ -129,20 +132,20 @@ fn phases(world: &mut World) -> Result<(), Failure> {
 }
 
 /// Every client gets an answer to something that it asked after the faults; then all end, and
-/// everybody agrees.
+/// everybody agrees. That may take long where everything is slow, but it goes on all the time.
 fn recover(world: &mut World) -> Result<(), Failure> {
     let longest = world.options.election() * RECOVERY_ELECTIONS_MAX;
+    let mut patience = 0;
+    if let Some(workload) = &mut world.workload {
+        workload.calm_down(world.options.election());
+        patience = workload.longest_call();
+    }
     let served = |world: &World| {
         let clients = world.workload.iter().flat_map(|w| &w.clients);
         let mut answered = clients.map(|client| client.answered_since_heal);
         answered.all(|count| count > 0)
     };
-    let patience = world.workload.as_ref().map_or(0, |workload| {
-        let options = workload.options;
-        (options.patience + options.think_max) * (options.attempts_max + 2)
-    });
-    let is_served = world.run_while_not(longest + patience, served);
-    if !is_served.map_err(Failure::Safety)? {
+    if !goes_on_until(world, longest + patience, served)? {
         return Err(Failure::Liveness(describe(
             world,
             "some client is not served",
@@ -155,11 +158,37 @@ fn recover(world: &mut World) -> Result<(), Failure> {
         let ended = world.workload.as_ref().is_none_or(|w| w.has_ended());
         ended && world.is_agreed()
     };
-    let has_ended = world.run_while_not(longest + patience, ended);
-    if !has_ended.map_err(Failure::Safety)? {
+    if !goes_on_until(world, longest + patience, ended)? {
         return Err(Failure::Liveness(describe(world, "the nodes do not agree")));
     }
     Ok(())
+}
+
+/// Runs until a condition holds, as long as in each span of time something gets better.
+fn goes_on_until(
+    world: &mut World,
+    span: Microseconds,
+    holds: impl Fn(&World) -> bool,
+) -> Result<bool, Failure> {
+    for _ in 0..RECOVERY_SPANS_MAX {
+        let before = progress(world);
+        if world.run_while_not(span, &holds).map_err(Failure::Safety)? {
+            return Ok(true);
+        }
+        if progress(world) <= before {
+            return Ok(false);
+        }
+    }
+    Ok(false)
+}
+
+/// Grows while the cluster does something useful.
+fn progress(world: &World) -> u64 {
+    let nodes = world.nodes.iter().filter(|node| node.is_up());
+    let nodes = nodes.map(|node| node.disk.last().index.0 + node.applier.applied.0);
+    let clients = world.workload.iter().flat_map(|w| &w.clients);
+    let answered = clients.map(|client| client.answered_since_heal);
+    nodes.sum::<u64>() + answered.sum::<u64>()
 }
 
 fn describe(world: &World, what: &str) -> String {

@@ -11,6 +11,7 @@ use crate::coverage::Mark;
 use crate::event::{Copy, Event};
 use crate::network::Fate;
 use crate::node::{Ask, INBOX_MESSAGES_MAX, Origin};
+use crate::render;
 use crate::violation::{Violation, require};
 use crate::world::World;
 
@@ -181,7 +182,8 @@ impl World {
         self.steps += 1;
         let now = self.now;
         self.trace.mix([2, id.0, now, digest(&input)]);
-        self.trace.note(now, || format!("n{id} <- {input:?}"));
+        self.trace
+            .note(now, || format!("n{id} <- {}", render::input(&input)));
         if let Input::Read(tickets) = &input {
             let committed = self.checks.commits.last().index;
             for ticket in tickets {

@@ -116,6 +116,20 @@ impl Workload {
         }
     }
 
+    /// The faults are over: clients ask less often and wait longer, so that a slow cluster is not
+    /// taken for a dead one.
+    pub(crate) fn calm_down(&mut self, election: Microseconds) {
+        let options = &mut self.options;
+        options.think_max = options.think_max.max(election);
+        options.patience = options.patience.max(election * 4);
+    }
+
+    /// The longest time that one operation can take.
+    pub(crate) fn longest_call(&self) -> Microseconds {
+        let options = &self.options;
+        (options.patience + options.think_max) * (options.attempts_max + 2)
+    }
+
     /// Whether every client has ended.
     #[must_use]
     pub(crate) fn has_ended(&self) -> bool {
