@@ -23,6 +23,7 @@ mod applying;
 mod budget;
 mod checks;
 mod coverage;
+mod diagram;
 mod disk;
 mod event;
 mod execute;
@@ -58,6 +59,6 @@ pub use options::{
 };
 pub use prng::Prng;
 pub use queue::Microseconds;
-pub use run::{Failure, Report, run};
+pub use run::{Failure, Keep, Report, run};
 pub use violation::{INVARIANTS, Violation};
 pub use world::{MachineFactory, World};

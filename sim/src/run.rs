@@ -5,11 +5,14 @@ use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use history::picture;
+
 use crate::coverage::Coverage;
 use crate::judge::judge;
 use crate::options::Options;
 use crate::queue::Microseconds;
 use crate::violation::Violation;
+use crate::workload::Workload;
 use crate::world::World;
 
 /// The time that a cluster has to serve again after the faults, in longest election deadlines.
@@ -77,14 +80,28 @@ pub struct Report {
     pub failure: Option<Failure>,
     /// The trace as text, where it was asked for.
     pub lines: Vec<String>,
+    /// A page of HTML that shows the end of the run, where it was asked for.
+    pub page: Option<String>,
+}
+
+/// What is to be kept of a run besides its verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// The trace as text.
+    pub trace: bool,
+    /// A page that shows what happened last.
+    pub page: bool,
 }
 
 /// Runs one seed.
 #[must_use]
-pub fn run(options: Options, with_trace: bool) -> Report {
+pub fn run(options: Options, keep: Keep) -> Report {
     let mut world = World::new(options);
-    if with_trace {
+    if keep.trace {
         world.write_trace();
+    }
+    if keep.page {
+        world.keep_diagram();
     }
     let outcome = catch_unwind(AssertUnwindSafe(|| phases(&mut world)));
     let failure = match outcome {
@@ -92,6 +109,12 @@ pub fn run(options: Options, with_trace: bool) -> Report {
         Ok(Err(failure)) => Some(failure),
         Err(panic) => Some(Failure::Crash(message(panic.as_ref()))),
     };
+    let problem = failure.as_ref().map(Failure::to_string).unwrap_or_default();
+    let title = format!("seed {}", world.options.seed);
+    let page = world
+        .picture
+        .take()
+        .or_else(|| world.draw(&title, &problem));
     Report {
         options: world.options.clone(),
         steps: world.steps,
@@ -106,6 +129,7 @@ pub fn run(options: Options, with_trace: bool) -> Report {
         coverage: world.coverage.clone(),
         failure,
         lines: world.trace.lines().map(str::to_owned).collect(),
+        page,
     }
 }
 
@@ -123,10 +147,13 @@ fn phases(world: &mut World) -> Result<(), Failure> {
     recover(world)?;
     world.compare_machines().map_err(Failure::Safety)?;
     if let Some(workload) = world.workload.take() {
-        let operations = workload.operations;
+        world.operations = workload.operations;
+        let log = workload.log_of(world.checks.machines.all());
         let history = workload.into_history();
-        world.operations = operations;
-        judge(&history).map_err(Failure::Safety)?;
+        if let Err(objection) = judge(&history, &log) {
+            world.picture = objection.scene.map(|scene| picture::draw(&history, &scene));
+            return Err(Failure::Safety(objection.violation));
+        }
     }
     Ok(())
 }
@@ -155,7 +182,7 @@ fn recover(world: &mut World) -> Result<(), Failure> {
         workload.is_ending = true;
     }
     let ended = |world: &World| {
-        let ended = world.workload.as_ref().is_none_or(|w| w.has_ended());
+        let ended = world.workload.as_ref().is_none_or(Workload::has_ended);
         ended && world.is_agreed()
     };
     if !goes_on_until(world, longest + patience, ended)? {

@@ -104,7 +104,7 @@ impl World {
     }
 
     /// A snapshot of a node's own state is durable, unless there was no room.
-    pub(crate) fn snapshot_written(&mut self, id: NodeId, life: u64, snapshot: Box<Snapshot>) {
+    pub(crate) fn snapshot_written(&mut self, id: NodeId, life: u64, snapshot: Snapshot) {
         if !self.is_current(id, life) {
             return;
         }
@@ -120,7 +120,7 @@ impl World {
         self.trace.mix([8, id.0, last.index.0]);
         self.trace
             .note(self.now, || format!("n{id} has a snapshot up to {last}"));
-        self.node_mut(id).shelf.put(*snapshot);
+        self.node_mut(id).shelf.put(snapshot);
         self.put(id, Input::SnapshotTaken(Some(descriptor)));
     }
 

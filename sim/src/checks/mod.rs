@@ -10,7 +10,7 @@ mod reads;
 pub(crate) use commits::Commits;
 pub(crate) use elections::Elections;
 pub(crate) use logs::Logs;
-pub(crate) use machines::Machines;
+pub(crate) use machines::{Machines, is_refused};
 pub(crate) use reads::Reads;
 
 use raft_core::message::AppendReply;

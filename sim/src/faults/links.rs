@@ -27,6 +27,7 @@ impl World {
         }
         self.trace
             .note(self.now, || format!("{shape:?} around n{center}: {cuts:?}"));
+        self.diagram_note(None, &format!("{shape:?} around n{center}"));
         self.network.repair_all();
         for (from, to) in cuts {
             self.network.cut(from, to);
@@ -45,6 +46,7 @@ impl World {
         if cut == self.cuts && self.is_hostile {
             self.network.repair_all();
             self.trace.note(self.now, || "all links are repaired");
+            self.diagram_note(None, "all links are repaired");
         }
     }
 
@@ -92,7 +94,15 @@ impl World {
             if let Some(envelope) = self.network.replay() {
                 let copy = Copy::Replay;
                 let after = self.chances.faults.between(0, 1_000);
-                self.plan(after, Event::Message { envelope, copy });
+                let sent = self.now;
+                self.plan(
+                    after,
+                    Event::Message {
+                        envelope,
+                        sent,
+                        copy,
+                    },
+                );
             }
         }
     }
