@@ -127,7 +127,7 @@ impl World {
             network: Network::new(options.network, seed, keeps_past),
             checks: Checks::new(members.clone()),
             coverage: Coverage::default(),
-            trace: Trace::new(false),
+            trace: Trace::default(),
             diagram: None,
             chances: Chances {
                 turns: Prng::new(seed, "turns"),
@@ -162,7 +162,7 @@ impl World {
 
     /// Keeps what happens as text from now on.
     pub fn write_trace(&mut self) {
-        self.trace = Trace::new(true);
+        self.trace.write_lines();
     }
 
     pub(crate) fn plan(&mut self, after: Microseconds, event: Event) {

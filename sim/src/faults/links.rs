@@ -91,7 +91,13 @@ impl World {
     /// A few messages from the past come again.
     pub(super) fn strike_replay(&mut self) {
         for _ in 0..self.chances.faults.between(1, 8) {
-            if let Some(envelope) = self.network.replay() {
+            let replayed = if self.chances.faults.chance(500) {
+                let leader = self.draw_leader();
+                self.network.replay_ack(leader)
+            } else {
+                self.network.replay()
+            };
+            if let Some(envelope) = replayed {
                 let copy = Copy::Replay;
                 let after = self.chances.faults.between(0, 1_000);
                 let sent = self.now;
