@@ -79,7 +79,11 @@ pub(crate) enum Event {
     /// A client has waited long enough, or thought long enough.
     Client { client: usize, alarm: u64 },
     /// A fault strikes.
-    Strike { family: Family },
+    Strike {
+        family: Family,
+        /// Whether the next one of its family follows.
+        goes_on: bool,
+    },
     /// A cut ends, if no later one was made.
     Repair { cut: u64 },
 }

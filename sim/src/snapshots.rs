@@ -77,7 +77,7 @@ impl World {
         let life = node.life;
         let digest = image.digest();
         self.checks.machines.digest(id, applied, digest)?;
-        self.checks.commits.is_committed(id, meta.last)?;
+        self.checks.commits.snapshot(id, &meta)?;
         let parts = 1 + digest % PARTS_MAX;
         let descriptor = SnapshotDescriptor {
             meta,
@@ -228,7 +228,8 @@ impl World {
         let Transfer {
             envelope, snapshot, ..
         } = *transfer;
-        let last = snapshot.descriptor.meta.last;
+        let meta = snapshot.descriptor.meta.clone();
+        let last = meta.last;
         node.shelf.partial = None;
         node.receiving = None;
         node.shelf.put(snapshot);
@@ -237,7 +238,7 @@ impl World {
         self.trace.note(self.now, || {
             format!("n{to} got the snapshot up to {last} of n{from}")
         });
-        self.checks.commits.is_committed(to, last)?;
+        self.checks.commits.snapshot(to, &meta)?;
         self.put(to, Input::Message(envelope));
         self.report_transfer(from, from_life, to, true);
         Ok(())

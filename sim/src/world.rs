@@ -319,7 +319,7 @@ impl World {
                 answer,
             } => return self.client_answered(node, client, attempt, answer),
             Event::Client { client, alarm } => self.client_alarm(client, alarm),
-            Event::Strike { family } => self.strike(family),
+            Event::Strike { family, goes_on } => self.strike(family, goes_on),
             Event::Repair { cut } => self.repair_after_fault(cut),
         }
         Ok(())

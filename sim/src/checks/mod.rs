@@ -102,7 +102,7 @@ impl Checks {
                 format!("n{} writes {} behind {last}", node.id, entry.id())
             })?;
             if entry.kind() == EntryKind::Membership {
-                self.commits.members_change();
+                self.commits.change(entry)?;
             }
             self.logs.written(node.id, entry, last.term)?;
             node.log.push(entry.term());

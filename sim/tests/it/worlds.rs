@@ -33,7 +33,7 @@ fn a_command_is_applied_everywhere_and_its_proposer_is_answered() {
     let (mut world, leader) = elected(3, 1);
     let (request, index) = commit(&mut world, leader, "one", 3);
     let entry = world.applied_entry(index).expect("applied");
-    assert_eq!(entry.payload(), &"one"[..]);
+    assert_eq!(&entry.payload()[..], b"one");
     assert!(
         matches!(world.answer_to(request), Some(Answer::Applied { id, .. }) if id.index == index)
     );
@@ -107,10 +107,8 @@ fn what_is_committed_survives_when_all_power_goes() {
     }
     let applied = |world: &World| world.applied_by(index) == 3;
     assert!(world.run_while_not(5 * SECOND, applied).expect("safe"));
-    assert_eq!(
-        world.applied_entry(index).expect("applied").payload(),
-        &"kept"[..]
-    );
+    let entry = world.applied_entry(index).expect("applied");
+    assert_eq!(&entry.payload()[..], b"kept");
 }
 
 #[test]
