@@ -465,3 +465,33 @@ async fn a_reply_goes_over_the_link_that_the_other_has_dialled() {
     assert_eq!(frame.kind, 2);
     assert_eq!(codec::decode(frame.payload), Ok(reply));
 }
+
+/// The boots of two incarnations have nothing to do with each other.
+#[tokio::test]
+async fn another_incarnation_replaces_a_link_whatever_its_boot() {
+    let fixture = Quic::new();
+    let one = fixture.start_node(ONE).await;
+    let greet = async |hello: Vec<u8>| {
+        let (endpoint, link) = Raw::dial(&fixture, Role::Node(2), Protocol::Peer).await;
+        let (mut control, mut replies) = link.open_bi().await.unwrap();
+        control.queue(1, [Bytes::from(hello)]).unwrap();
+        within("sent", control.flush()).await.unwrap();
+        let answer = within("an answer", replies.read(256)).await;
+        (answer, endpoint, link, control, replies)
+    };
+    let (_answer, _endpoint, late, _control, _replies) = greet(Raw::hello(2, 9)).await;
+    let mut wiped = Raw::hello(2, 1);
+    wiped[25..33].copy_from_slice(&77_u64.to_le_bytes());
+    let (answer, _endpoint, _link, _control, _replies) = greet(wiped).await;
+    assert_eq!(answer.unwrap().unwrap().kind, 1);
+    let why = within("the end", late.closed()).await;
+    assert!(why.contains("replaced by a newer link"), "{why}");
+    assert_eq!(one.counters().incarnations_mismatched, 1);
+    // Of one incarnation, the earlier boot is over.
+    let mut earlier = Raw::hello(2, 0);
+    earlier[25..33].copy_from_slice(&77_u64.to_le_bytes());
+    let (answer, _endpoint, link, _control, _replies) = greet(earlier).await;
+    assert!(answer.is_err());
+    let why = within("the end", link.closed()).await;
+    assert!(why.contains("boot 0"), "{why}");
+}
