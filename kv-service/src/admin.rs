@@ -151,7 +151,8 @@ async fn change_members(raft: &RaftHandle, change: MemberChange) -> Administered
     }
 }
 
-/// Two members cannot be reached at one address. The protocol would not mind; who mistyped it would.
+/// Two members cannot be reached at one address. The protocol would not mind; who mistyped it
+/// would.
 fn address_taken(members: &Membership, change: &MemberChange) -> Option<String> {
     let (MemberChange::Add { id, address, .. } | MemberChange::Replace { id, address, .. }) =
         change
