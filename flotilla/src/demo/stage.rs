@@ -63,7 +63,7 @@ impl Stage {
         }
         let layout = make_cluster(&plan)?;
         let config = ClientConfig::load(&layout.client_config).map_err(ClientError::from)?;
-        let (supervisor, mut events) = Supervisor::start(node_commands(&layout)?, true);
+        let (supervisor, mut events) = Supervisor::start(node_commands(&layout.nodes)?, true);
         let events = tokio::spawn(async move { while events.recv().await.is_some() {} });
         let client = KvClient::connect(config.clone()).await?;
         let stage = Self {
