@@ -89,6 +89,13 @@ pub(crate) fn check(body: RequestBody) -> Result<Checked, Rejection> {
             (Work::Read(query, Consistency::Stale), bytes)
         }
         RequestBody::Status => (Work::Status, SMALL_REQUEST_BYTES),
+        RequestBody::Members
+        | RequestBody::ChangeMembers(_)
+        | RequestBody::TransferLeader { .. }
+        | RequestBody::SaveSnapshot => {
+            let why = "this node does not take requests of administrators yet";
+            return Err(Rejection::Nonsense(why.to_owned()));
+        }
     };
     Ok(Checked { work, bytes })
 }

@@ -402,7 +402,7 @@ impl NodeState {
             match request.body {
                 RequestBody::Write(_) => seen.writes += 1,
                 RequestBody::Read(_) | RequestBody::ReadStale(_) => seen.reads += 1,
-                RequestBody::Status => {}
+                _ => {}
             }
         }
         let reaction = (self.script.lock().expect("whole"))(&request.body);
@@ -452,6 +452,7 @@ impl NodeState {
                 members: self.members.clone(),
                 ..NodeStatus::default()
             }),
+            other => Outcome::Refused(format!("a played node knows nothing of {other:?}")),
         }
     }
 }
