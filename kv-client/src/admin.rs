@@ -39,11 +39,16 @@ impl KvClient {
             Ok(Outcome::Members(report)) => Ok(report),
             Ok(other) => Err(ClientError::Unknown(format!("unexpected answer {other:?}"))),
             Err(ClientError::Unknown(why)) => {
-                let settled = self.look(deadline, async |by| {
-                    let report = self.members_by(by).await.ok()?;
-                    (!report.is_changing && change.holds_in(&report)).then_some(report)
-                });
-                settled.await.ok_or(ClientError::Unknown(why))
+                let mut looks = Looks::until(deadline, self.timeouts().status);
+                while looks.another().await {
+                    match self.members_by(looks.deadline).await {
+                        Ok(report) if !report.is_changing && change.holds_in(&report) => {
+                            return Ok(report);
+                        }
+                        _ => {}
+                    }
+                }
+                Err(ClientError::Unknown(why))
             }
             Err(error) => Err(error),
         }
@@ -62,8 +67,13 @@ impl KvClient {
             Ok(Outcome::Done) => Ok(()),
             Ok(other) => Err(ClientError::Unknown(format!("unexpected answer {other:?}"))),
             Err(ClientError::Unknown(why)) => {
-                let settled = self.look(deadline, async |_| self.leads(to).await.then_some(()));
-                settled.await.ok_or(ClientError::Unknown(why))
+                let mut looks = Looks::until(deadline, self.timeouts().status);
+                while looks.another().await {
+                    if self.leads(to).await {
+                        return Ok(());
+                    }
+                }
+                Err(ClientError::Unknown(why))
             }
             Err(error) => Err(error),
         }
@@ -90,24 +100,6 @@ impl KvClient {
             // A question changes nothing, whatever came of it.
             Err(ClientError::Unknown(why)) => Err(ClientError::Unavailable(why)),
             Err(error) => Err(error),
-        }
-    }
-
-    /// Looks until something is seen, at the latest until the deadline; but once in any case.
-    async fn look<T>(
-        &self,
-        deadline: Instant,
-        mut see: impl AsyncFnMut(Instant) -> Option<T>,
-    ) -> Option<T> {
-        let deadline = deadline.max(Instant::now() + self.timeouts().status);
-        loop {
-            if let Some(seen) = see(deadline).await {
-                return Some(seen);
-            }
-            if Instant::now() + LOOK_INTERVAL >= deadline {
-                return None;
-            }
-            sleep(LOOK_INTERVAL).await;
         }
     }
 
@@ -139,5 +131,30 @@ impl KvClient {
             )),
             Answer::Closed => Err(ClientError::Closed),
         }
+    }
+}
+
+/// Looks at what came of a change, again and again until a deadline; once in any case.
+struct Looks {
+    deadline: Instant,
+    begun: bool,
+}
+
+impl Looks {
+    /// The last look has at least `least` for its answer.
+    fn until(deadline: Instant, least: Duration) -> Self {
+        Self {
+            deadline: deadline.max(Instant::now() + least),
+            begun: false,
+        }
+    }
+
+    /// Waits until it is time for another one; false when it is too late.
+    async fn another(&mut self) -> bool {
+        if std::mem::replace(&mut self.begun, true) {
+            sleep(LOOK_INTERVAL).await;
+            return Instant::now() < self.deadline;
+        }
+        true
     }
 }
