@@ -56,7 +56,11 @@ mod tests {
         assert!(!is_marked(&nodes[0]));
         mark(&nodes[0]).expect("written");
         assert!(is_marked(&nodes[0]) && !is_marked(&nodes[1]));
-        assert!(failure(&nodes[0]).line().is_some_and(|line| line.contains("node 1 was removed")));
+        assert!(
+            failure(&nodes[0])
+                .line()
+                .is_some_and(|line| line.contains("node 1 was removed"))
+        );
         // The mark of a former node of the same id.
         std::fs::copy(mark_of(&nodes[0].path), mark_of(&nodes[1].path)).expect("copied");
         assert!(!is_marked(&nodes[1]));

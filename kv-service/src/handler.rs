@@ -228,6 +228,7 @@ impl Service {
             members: members
                 .map(|(id, member)| (id.0, member.address.clone()))
                 .collect(),
+            ..NodeStatus::default()
         }
     }
 }

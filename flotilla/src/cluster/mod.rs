@@ -24,12 +24,13 @@ use tokio::time::sleep;
 use self::announce::announce;
 use self::child::NodeCommand;
 use self::events::{refuse_start, tell};
-use self::plan::{Prepared, prepare};
+use self::plan::{Prepared, is_local, prepare};
 use self::ready::wait_until_ready;
 use self::roster::{Incarnate, Step, steps};
 use self::status_line::Screen;
 use self::supervisor::{Event, Supervisor, What};
 use crate::cli::{ClusterArgs, Transport};
+use crate::commands::status::of_cluster;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::Output;
 use crate::signals::EndSignals;
@@ -121,7 +122,7 @@ impl Attendant<'_> {
                 client.status().await
             };
             tokio::select! {
-                reports = look => screen.status(&reports?),
+                reports = look => screen.status(&of_cluster(reports?)),
                 Ok(()) = members.changed() => {
                     let members = members.borrow_and_update().clone();
                     self.follow(&members.unwrap_or_default())?;
@@ -141,7 +142,12 @@ impl Attendant<'_> {
         let (Some(layout), false) = (found, members.is_empty()) else {
             return Ok(());
         };
-        let here: Vec<_> = layout.nodes.iter().map(Incarnate::of).collect();
+        let here: Vec<_> = layout
+            .nodes
+            .iter()
+            .filter(|node| is_local(node))
+            .map(Incarnate::of)
+            .collect();
         for step in steps(&here, &self.supervisor.known(), members) {
             match step {
                 Step::Retire(id) => self.supervisor.retire(id),

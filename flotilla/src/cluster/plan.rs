@@ -22,7 +22,13 @@ const BASE_PORT_DEFAULT: u16 = 7400;
 const OURS: [&str; 3] = [LOCK, ".making", "lost+found"];
 
 /// Where one of these is, a cluster is or was, and it is told what of it is missing.
-const OF_A_CLUSTER: [&str; 5] = ["client.toml", "client.pem", "client.key", "ca.pem", "ca.key"];
+const OF_A_CLUSTER: [&str; 5] = [
+    "client.toml",
+    "client.pem",
+    "client.key",
+    "ca.pem",
+    "ca.key",
+];
 
 /// Keeps a second supervisor out.
 const LOCK: &str = "supervisor.lock";
@@ -48,6 +54,9 @@ pub(crate) fn prepare(args: &ClusterArgs) -> Result<Prepared, Failure> {
         .map_err(|error| Failure::usage(format!("cannot make {}: {error}", dir.display())))?;
     let lock = lock(dir)?;
     let found = load(dir)?;
+    if let Some(layout) = &found {
+        refuse_remote(layout)?;
+    }
     let plan = match &found {
         Some(layout) => plan_of(args, layout)?,
         None => new_plan(args)?,
@@ -60,9 +69,10 @@ pub(crate) fn prepare(args: &ClusterArgs) -> Result<Prepared, Failure> {
     }
     let mut layout = load_or_make(&plan)?;
     let is_durable = plan.storage.is_durable();
-    if is_durable {
-        layout.nodes.retain(|node| !removed::is_marked(node));
-    }
+    // Nodes in memory begin anew, all of them, and with them their membership.
+    layout
+        .nodes
+        .retain(|node| is_local(node) && !(is_durable && removed::is_marked(node)));
     if layout.nodes.is_empty() {
         return Err(Failure::usage(format!(
             "all nodes in {} were removed from their cluster; delete the directory, or choose \
@@ -89,7 +99,9 @@ pub(crate) fn refuse_foreign(dir: &Path) -> Result<(), Failure> {
     let entries = listed
         .map_err(|error| Failure::usage(format!("cannot list {}: {error}", dir.display())))?;
     let names = entries.iter().map(|entry| entry.file_name());
-    let mut strangers: Vec<_> = names.filter(|name| !OURS.iter().any(|it| name == it)).collect();
+    let mut strangers: Vec<_> = names
+        .filter(|name| !OURS.iter().any(|it| name == it))
+        .collect();
     strangers.sort();
     let is_cluster = strangers.iter().any(|name| {
         let name = name.to_string_lossy();
@@ -100,6 +112,29 @@ pub(crate) fn refuse_foreign(dir: &Path) -> Result<(), Failure> {
             "{} has no cluster, but is not empty ({}); choose an empty or a new --dir",
             dir.display(),
             name.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether others reach the node on this machine only. One that is reached elsewhere was made here
+/// to be copied there, and must not run at two places.
+pub(crate) fn is_local(node: &NodeConfig) -> bool {
+    let host = node.advertise.rsplit_once(':').map_or("", |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = |address: std::net::IpAddr| address.is_loopback();
+    host == "localhost" || host.parse().is_ok_and(is_loopback)
+}
+
+/// A cluster of other machines is not run on this one.
+fn refuse_remote(layout: &ClusterLayout) -> Result<(), Failure> {
+    match layout.nodes.first() {
+        Some(node) if !layout.nodes.iter().any(is_local) => Err(Failure::usage(format!(
+            "the cluster in {} is of other machines: node {} is at {}; copy each node-<i> to its \
+             machine and run `flotilla serve --config node-<i>/node.toml` there",
+            layout.dir.display(),
+            node.id,
+            node.advertise
         ))),
         _ => Ok(()),
     }
@@ -147,7 +182,11 @@ fn plan_of(args: &ClusterArgs, found: &ClusterLayout) -> Result<ClusterPlan, Fai
     if let Some(asked) = args.storage.map(StorageKind::from)
         && asked != first.storage
     {
-        return different("storage", first.storage.name().to_owned(), asked.name().to_owned());
+        return different(
+            "storage",
+            first.storage.name().to_owned(),
+            asked.name().to_owned(),
+        );
     }
     let node = |node: &NodeConfig| NodePlan {
         id: node.id.0,
@@ -178,6 +217,12 @@ fn lock(dir: &Path) -> Result<File, Failure> {
     }
 }
 
+/// Whether a supervisor runs the cluster in this directory now.
+pub(crate) fn is_supervised(dir: &Path) -> bool {
+    File::open(dir.join(LOCK))
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,12 +246,37 @@ mod tests {
         std::fs::write(dir.path().join("thesis.txt"), "").expect("written");
         let failure = prepare(&args(dir.path())).err().expect("refused");
         let line = failure.line().expect("a line");
-        assert!(line.contains("thesis.txt") && line.contains("--dir"), "{line}");
+        assert!(
+            line.contains("thesis.txt") && line.contains("--dir"),
+            "{line}"
+        );
         assert_eq!(std::fs::read_dir(dir.path()).expect("listed").count(), 1);
         // What a crash at the first start left behind is no stranger.
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::create_dir(dir.path().join(".making")).expect("made");
         prepare(&args(dir.path())).map(drop).expect("made");
+    }
+
+    #[test]
+    fn a_cluster_of_other_machines_is_not_run_here() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let hosts = [
+            "127.0.0.1:7400",
+            "localhost:7401",
+            "[::1]:7402",
+            "db1.example:7403",
+        ];
+        let plan = ClusterPlan::hosts(dir.path(), &hosts.map(str::to_owned)).expect("a plan");
+        let nodes = kv_service::init::make_cluster(&plan).expect("made").nodes;
+        let local: Vec<bool> = nodes.iter().map(is_local).collect();
+        assert_eq!(local, [true, true, true, false]);
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let plan = ClusterPlan::hosts(dir.path(), &[hosts[3].to_owned()]).expect("a plan");
+        kv_service::init::make_cluster(&plan).expect("made");
+        let line = prepare(&args(dir.path()))
+            .err()
+            .and_then(|failure| failure.line());
+        assert!(line.is_some_and(|line| line.contains("db1.example:7403")));
     }
 
     #[test]

@@ -87,7 +87,9 @@ pub(super) fn steps(here: &[Incarnate], known: &[Known], members: &[Incarnate]) 
         // One that has ended as this incarnation had its reasons.
         same_id.is_none_or(|kept| !kept.runs && kept.incarnation != node.incarnation)
     };
-    let starts = here.iter().filter(|node| members.contains(node) && is_new(node));
+    let starts = here
+        .iter()
+        .filter(|node| members.contains(node) && is_new(node));
     let is_stranger = |kept: &&Known| {
         let node = Incarnate {
             id: kept.id,
@@ -97,7 +99,9 @@ pub(super) fn steps(here: &[Incarnate], known: &[Known], members: &[Incarnate]) 
     };
     let stops = known.iter().filter(is_stranger);
     let starts = starts.map(|node| Step::Start(*node));
-    starts.chain(stops.map(|kept| Step::Retire(kept.id))).collect()
+    starts
+        .chain(stops.map(|kept| Step::Retire(kept.id)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -150,6 +154,9 @@ mod tests {
         let runs = [known(1, 11, true), known(2, 12, true)];
         assert_eq!(steps(&members, &runs, &members), [Step::Retire(2)]);
         let ended = [known(1, 11, true), known(2, 12, false)];
-        assert_eq!(steps(&members, &ended, &members), [Step::Start(node(2, 99))]);
+        assert_eq!(
+            steps(&members, &ended, &members),
+            [Step::Start(node(2, 99))]
+        );
     }
 }
