@@ -11,16 +11,18 @@
 //! A key that has writes without an answer is not quite determined: each of them may stand anywhere
 //! behind its invocation, or nowhere. There the places are searched for, with the order of the
 //! others given. Stronger than `linearizability` (the log's order must be the explanation) and
-//! independent of it, except for that search.
+//! independent of it, except for that search. Where the log itself was dumped, `dumped_log` judges
+//! without any search.
 
 use std::collections::BTreeMap;
 
 use crate::budget::{Budget, Exhausted};
-use crate::event::{ByteString, Reply};
+use crate::event::{ByteString, Op, Reply};
 use crate::linearizability::{Violation, by_key, violation};
 use crate::model::Register;
 use crate::operation::{Completion, History, Location, Operation};
 use crate::search::{self, Candidate, Finding};
+use crate::timeline::{Misfit, RealTime, Timeline, WrongReply, place_reads};
 
 /// Why the log does not explain a history. Every message is one line and names the operations.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +69,72 @@ pub enum WitnessError {
     /// A key has too many unanswered writes to decide. This is no violation.
     #[error("by the order of the log, {0}")]
     Undecided(Exhausted),
+    /// The entries of a dumped log do not stand in an order that a log can have.
+    #[error("the dumped log has {after} behind {before}")]
+    LogOrder {
+        /// Stands before.
+        before: Location,
+        /// Stands behind, with an index that is not higher or a term that is lower.
+        after: Location,
+    },
+    /// The dumped log has a write that no client of the history asked for.
+    #[error("the dumped log has {op} at {location}, of an op {id} that nobody asked for")]
+    NobodyAsked {
+        /// Where it stands.
+        location: Location,
+        /// The operation that it claims to be.
+        id: u64,
+        /// What it does.
+        op: Box<Op>,
+    },
+    /// The dumped log has something else than what was asked for.
+    #[error("the dumped log has {op} at {location} for {operation}")]
+    AnotherOp {
+        /// Where it stands.
+        location: Location,
+        /// What it does.
+        op: Box<Op>,
+        /// What was asked for.
+        operation: Box<Operation>,
+    },
+    /// An acknowledged write is not in the dumped log: it is lost.
+    #[error("the dumped log does not have {0}")]
+    NotInLog(Box<Operation>),
+    /// An acknowledged write is not in the dumped log where its answer says.
+    #[error("the dumped log does not have {operation} there, but at {location}")]
+    OtherPlace {
+        /// The write.
+        operation: Box<Operation>,
+        /// Where it stands first.
+        location: Location,
+    },
+    /// A write that certainly took no effect is in the dumped log.
+    #[error("the dumped log has {operation} at {location}")]
+    FailedInLog {
+        /// The write.
+        operation: Box<Operation>,
+        /// Where it stands.
+        location: Location,
+    },
+}
+
+impl From<WrongReply<'_>> for WitnessError {
+    fn from(wrong: WrongReply<'_>) -> Self {
+        Self::WrongReply {
+            operation: boxed(wrong.operation),
+            before: wrong.before,
+            expected: wrong.expected,
+        }
+    }
+}
+
+impl From<Misfit<'_>> for WitnessError {
+    fn from(misfit: Misfit<'_>) -> Self {
+        Self::WrongRead {
+            read: boxed(misfit.read),
+            choices: misfit.choices,
+        }
+    }
 }
 
 /// Steps of the search on one key with unanswered writes.
@@ -74,9 +142,6 @@ const STEPS_PER_KEY_MAX: u64 = 20_000_000;
 
 /// Memory of that search in bytes.
 const MEMORY_BYTES_MAX: usize = 256 << 20;
-
-/// States that a message about a read shows.
-const SHOWN_STATES_MAX: usize = 4;
 
 /// Judges a history whose writes say where they stand.
 ///
@@ -128,7 +193,8 @@ fn log_order(history: &History) -> Result<Vec<&Operation>, WitnessError> {
     Ok(log.into_values().map(|(_, operation)| operation).collect())
 }
 
-fn check_real_time(log: &[&Operation]) -> Result<(), WitnessError> {
+/// Whether a write that began after another had ended stands behind it.
+pub(crate) fn check_real_time(log: &[&Operation]) -> Result<(), WitnessError> {
     let mut latest: Option<&Operation> = None;
     for operation in log {
         if let Some(later) = latest.filter(|latest| operation.precedes(latest)) {
@@ -150,149 +216,11 @@ fn replay(operations: Vec<&Operation>, ranks: &BTreeMap<u64, usize>) -> Result<(
         .into_iter()
         .partition(|operation| operation.op.is_write());
     writes.sort_by_key(|write| ranks.get(&write.id));
-    let mut states = vec![Register::default()];
-    for write in &writes {
-        let before = &states[states.len() - 1];
-        let (after, expected) = before.apply(&write.op);
-        if write.reply() != Some(&expected) {
-            return Err(WitnessError::WrongReply {
-                operation: boxed(write),
-                before: before.clone(),
-                expected,
-            });
-        }
-        states.push(after);
-    }
     reads.sort_by_key(|read| read.invoked);
-    place_reads(&reads, &Timeline::new(writes, states))
-}
-
-/// Gives each read, in the order of their invocations, the earliest place that it can have.
-/// Earliest is best: a place only ever forbids earlier ones to reads that began after it had ended.
-fn place_reads(reads: &[&Operation], timeline: &Timeline<'_>) -> Result<(), WitnessError> {
-    // Reads that were placed, by the time of their answer: the latest place up to then.
-    let mut floors: BTreeMap<u64, usize> = BTreeMap::new();
-    for read in reads {
-        let seen = floors
-            .range(..read.invoked)
-            .next_back()
-            .map_or(0, |(_, place)| *place);
-        let first = timeline.first_place(read).max(seen);
-        let last = timeline.last_place(read);
-        let place = timeline.find(read, first, last).ok_or_else(|| {
-            let choices = timeline.describe(first, last);
-            let read = boxed(read);
-            WitnessError::WrongRead { read, choices }
-        })?;
-        let answered = read.answered().unwrap_or(read.invoked);
-        raise_floor(&mut floors, answered, place);
-    }
-    Ok(())
-}
-
-/// Keeps the floors growing with time, so that the newest before a moment is the highest.
-fn raise_floor(floors: &mut BTreeMap<u64, usize>, at: u64, place: usize) {
-    let before = floors
-        .range(..=at)
-        .next_back()
-        .map_or(0, |(_, place)| *place);
-    if before >= place {
-        return;
-    }
-    let covered: Vec<u64> = floors
-        .range(at..)
-        .take_while(|(_, later)| **later <= place)
-        .map(|(at, _)| *at)
-        .collect();
-    for at in covered {
-        floors.remove(&at);
-    }
-    floors.insert(at, place);
-}
-
-/// The states of a key along the log. Place `p` is after the first `p` writes.
-struct Timeline<'a> {
-    writes: Vec<&'a Operation>,
-    states: Vec<Register>,
-    /// For each write, the latest invocation among it and those before it.
-    latest_invocation: Vec<u64>,
-    /// For each write, the earliest answer among it and those behind it.
-    earliest_answer: Vec<u64>,
-    /// The places at which the key had a version, by that version.
-    by_version: BTreeMap<u64, Vec<usize>>,
-}
-
-impl<'a> Timeline<'a> {
-    fn new(writes: Vec<&'a Operation>, states: Vec<Register>) -> Self {
-        let grow = |latest: &mut u64, write: &&Operation| {
-            *latest = (*latest).max(write.invoked);
-            Some(*latest)
-        };
-        let latest_invocation = writes.iter().scan(0, grow).collect();
-        let shrink = |earliest: &mut u64, write: &&Operation| {
-            *earliest = (*earliest).min(write.answered().unwrap_or(u64::MAX));
-            Some(*earliest)
-        };
-        let mut earliest_answer: Vec<u64> = writes.iter().rev().scan(u64::MAX, shrink).collect();
-        earliest_answer.reverse();
-        let mut by_version: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-        for (place, state) in states.iter().enumerate() {
-            by_version.entry(state.version()).or_default().push(place);
-        }
-        Self {
-            writes,
-            states,
-            latest_invocation,
-            earliest_answer,
-            by_version,
-        }
-    }
-
-    /// Behind every write that had been answered when the read began.
-    fn first_place(&self, read: &Operation) -> usize {
-        self.earliest_answer
-            .partition_point(|answer| *answer < read.invoked)
-    }
-
-    /// Before every write that began after the read was answered.
-    fn last_place(&self, read: &Operation) -> usize {
-        let answered = read.answered().unwrap_or(u64::MAX);
-        self.latest_invocation
-            .partition_point(|invoked| *invoked <= answered)
-    }
-
-    fn find(&self, read: &Operation, first: usize, last: usize) -> Option<usize> {
-        let version = match read.reply() {
-            Some(Reply::Found { version, .. }) => *version,
-            _ => 0,
-        };
-        let places = self.by_version.get(&version)?;
-        let from = places.partition_point(|place| *place < first);
-        places[from..]
-            .iter()
-            .take_while(|place| **place <= last)
-            .find(|place| Some(&self.states[**place].apply(&read.op).1) == read.reply())
-            .copied()
-    }
-
-    fn describe(&self, first: usize, last: usize) -> String {
-        if first > last {
-            return "a read before it had seen a later state".to_owned();
-        }
-        let mut text = String::from("the key held ");
-        for (count, place) in (first..=last).enumerate() {
-            let separator = if count == 0 { "" } else { ", then " };
-            if count == SHOWN_STATES_MAX {
-                text.push_str(&format!("{separator}{} more", last - place + 1));
-                break;
-            }
-            text.push_str(&format!("{separator}{}", self.states[place]));
-            if let Some(write) = place.checked_sub(1).map(|write| self.writes[write]) {
-                text.push_str(&format!(" (by op {})", write.id));
-            }
-        }
-        text
-    }
+    let real_time = RealTime::new(&writes);
+    let timeline = Timeline::replay(writes.into_iter().enumerate().collect())?;
+    let reads = reads.into_iter().map(|read| (read, &timeline));
+    Ok(place_reads(reads, &real_time)?)
 }
 
 /// Searches places for the unanswered writes of a key, the order of the others being given.
@@ -335,6 +263,6 @@ fn place_unanswered(
     }
 }
 
-fn boxed(operation: &Operation) -> Box<Operation> {
+pub(crate) fn boxed(operation: &Operation) -> Box<Operation> {
     Box::new(operation.clone())
 }

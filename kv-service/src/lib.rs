@@ -14,6 +14,7 @@ mod digest;
 mod files;
 mod handler;
 pub mod identity;
+mod image;
 pub mod init;
 mod kinds;
 mod plan;

@@ -2,7 +2,8 @@
 
 use crate::entry::ENTRY_PAYLOAD_BYTES_MAX;
 use crate::membership::Membership;
-use crate::types::{ClusterId, GroupId, Incarnation, LogId, NodeId, Term};
+use crate::membership_codec::MembershipDecodeError;
+use crate::types::{ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Term};
 
 /// Settings of one node of one group.
 #[derive(Clone, Debug)]
@@ -123,6 +124,9 @@ pub struct Limits {
     /// Bytes of entries that a leader holds without their being committed. Above it proposals are
     /// refused as `Busy`.
     pub uncommitted_bytes_max: usize,
+    /// Ticks that the oldest entry of a leader may be uncommitted. Above it proposals are refused as
+    /// `Busy`, so that clients slow down before memory is full; 0 switches it off.
+    pub uncommitted_ticks_max: u32,
     /// Bytes of durable entries that stay in memory for followers and the state machine.
     pub tail_bytes_max: usize,
     /// Bytes of entries handed to the state machine and not yet applied.
@@ -146,6 +150,7 @@ impl Default for Limits {
             inflight_messages_max: 16,
             inflight_bytes_max: 8 << 20,
             uncommitted_bytes_max: 64 << 20,
+            uncommitted_ticks_max: 1000,
             tail_bytes_max: 64 << 20,
             apply_bytes_max: 8 << 20,
             proposals_pending_max: 65_536,
@@ -184,6 +189,30 @@ pub enum ConfigError {
         /// The last entry in the log.
         last: LogId,
     },
+    /// The log begins behind entries that no snapshot stands for: the snapshot was lost.
+    #[error("the log begins behind {start}, but the newest snapshot ends at {snapshot}")]
+    SnapshotMissing {
+        /// The last entry that was compacted.
+        start: LogId,
+        /// The last entry of the newest snapshot.
+        snapshot: LogId,
+    },
+    /// The newest snapshot ends in an entry that the log does not have.
+    #[error("the newest snapshot ends at {snapshot}, which is not in the log, whose end is {last}")]
+    SnapshotBeyondLog {
+        /// The last entry of the newest snapshot.
+        snapshot: LogId,
+        /// The last entry in the log.
+        last: LogId,
+    },
+    /// An entry of the log is no membership, although it says so.
+    #[error("entry {index} of the log: {error}")]
+    Membership {
+        /// The entry.
+        index: Index,
+        /// What is wrong with it.
+        error: MembershipDecodeError,
+    },
     /// The log holds entries of a term that the node says it has never seen: it could vote again in
     /// a term that it has voted in.
     #[error("the newest term on the disk is {term}, but the log ends at {last}")]
@@ -211,19 +240,38 @@ impl Config {
     /// # Errors
     /// The first setting that cannot work.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let member = self
-            .members
-            .get(self.id)
-            .ok_or(ConfigError::NotAMember(self.id))?;
-        if member.incarnation != self.incarnation {
-            return Err(ConfigError::Incarnation {
-                id: self.id,
-                ours: self.incarnation,
-                listed: member.incarnation,
-            });
+        if let ReadPolicy::Lease {
+            clock_drift_percent: drift,
+        } = self.reads
+        {
+            let rule = "from 1 to 50 percent";
+            let fits = (1..=50).contains(&drift);
+            require(fits, "clock_drift_percent", drift.into(), rule)?;
         }
+        let idle = self.quiesce_after_ticks.unwrap_or(1);
+        require(
+            idle >= 1,
+            "quiesce_after_ticks",
+            idle.into(),
+            "at least 1, or none",
+        )?;
         self.timing.validate()?;
         self.limits.validate()
+    }
+
+    /// Checks that the bootstrapped members know this node, where the log does not say more.
+    pub(crate) fn validate_bootstrap(&self) -> Result<(), ConfigError> {
+        if self.members.is_empty() {
+            return Ok(());
+        }
+        let (id, ours) = (self.id, self.incarnation);
+        let listed = self.members.get(id).ok_or(ConfigError::NotAMember(id))?;
+        let listed = listed.incarnation;
+        if listed == ours {
+            Ok(())
+        } else {
+            Err(ConfigError::Incarnation { id, ours, listed })
+        }
     }
 }
 

@@ -63,6 +63,11 @@ pub enum ReadError {
     Stopped(StopReason),
 }
 
+fn list(ids: &[NodeId]) -> String {
+    let ids: Vec<_> = ids.iter().map(|id| format!("node {id}")).collect();
+    ids.join(", ")
+}
+
 fn hint(leader: &Option<NodeId>) -> String {
     leader.map_or_else(
         || "no leader is known".to_owned(),
@@ -105,6 +110,12 @@ pub enum ChangeError {
         matched: Index,
         /// What it needs.
         needed: Index,
+    },
+    /// With the new voters nothing could be committed. Nothing was changed.
+    #[error("too few of the new voters answer; silent: {}", list(.silent))]
+    NoQuorum {
+        /// The new voters that were not heard of for a while.
+        silent: Vec<NodeId>,
     },
     /// The node lost its leadership after the change had begun. It may or may not take effect.
     #[error("leadership lost; the change may or may not take effect")]

@@ -9,7 +9,7 @@ mod stage;
 mod verdict;
 mod workload;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
@@ -96,12 +96,56 @@ async fn fail_over(
 /// What is needed to find out what went wrong outlives the run.
 fn keep_evidence(verdict: &Verdict, dir: tempfile::TempDir) -> Failure {
     let dir: PathBuf = dir.keep();
-    let path = dir.join("history.ndjson");
-    let written = std::fs::write(&path, verdict.history.to_ndjson());
-    let kept = match written {
-        Ok(()) => format!("the history is {}, the nodes are beside it", path.display()),
-        Err(error) => format!("the nodes are in {}, no history: {error}", dir.display()),
-    };
-    let why = verdict.problems.join("; ");
-    Failure::new(Exit::No, format!("{why}; {kept}"))
+    let mut kept = vec![keep(
+        &dir,
+        "history",
+        "ndjson",
+        &verdict.history.to_ndjson(),
+    )];
+    if let Some(picture) = &verdict.picture {
+        kept.push(keep(&dir, "picture", "html", picture));
+    }
+    let (why, kept) = (verdict.problems.join("; "), kept.join(", "));
+    let dir = dir.display();
+    Failure::new(Exit::No, format!("{why}; {kept}, the nodes are in {dir}"))
+}
+
+/// Writes a piece of evidence; says where it is, or why it is not.
+fn keep(dir: &Path, name: &str, ending: &str, content: &str) -> String {
+    let path = dir.join(name).with_extension(ending);
+    match std::fs::write(&path, content) {
+        Ok(()) => format!("the {name} is {}", path.display()),
+        Err(error) => format!("no {name}: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use history::{Op, Reply};
+
+    use super::journal::{End, Journal};
+    use super::*;
+
+    #[test]
+    fn what_went_wrong_is_kept_and_can_be_found() {
+        let mut journal = Journal::new();
+        let mut seat = journal.seat();
+        let at = Instant::now();
+        let begun = journal.begin(&seat, at, &Op::get("k")).expect("new");
+        let (value, version) = ("nobody".into(), 1);
+        let read = End::Answered(Reply::Found { value, version }, None);
+        journal.end(&mut seat, &begun, at, read).expect("begun");
+        let verdict = verdict::judge(journal, 0);
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().to_owned();
+        let message = keep_evidence(&verdict, dir).line().expect("it says why");
+        for name in ["history.ndjson", "picture.html"] {
+            let kept = path.join(name);
+            assert!(message.contains(&kept.display().to_string()), "{message}");
+            assert!(std::fs::metadata(&kept).expect("it was written").len() > 0);
+        }
+        std::fs::remove_dir_all(path).expect("it is there");
+    }
 }

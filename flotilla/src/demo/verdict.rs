@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use history::{Budget, History, witness};
+use history::{Budget, History, Scene, picture, witness};
 use serde_json::{Value, json};
 
 use super::journal::Journal;
@@ -23,6 +23,8 @@ pub(super) struct Verdict {
     pub(super) problems: Vec<String>,
     /// What clients saw.
     pub(super) history: History,
+    /// A page of HTML that shows where it goes wrong.
+    pub(super) picture: Option<String>,
 }
 
 /// Judges. Takes its time, so not to be called where others wait.
@@ -36,8 +38,11 @@ pub(super) fn judge(journal: Journal, failovers: u32) -> Verdict {
         problems.push("no write was acknowledged".to_owned());
     }
     let mut linearizable = true;
+    let mut picture = None;
     if let Err(error) = witness::check(&record.placed) {
         linearizable = false;
+        let scene = Scene::of_witness(&record.placed, &error);
+        picture = scene.map(|scene| picture::draw(&record.placed, &scene));
         problems.push(error.to_string());
     }
     let deadline = Instant::now() + SEARCH_MAX;
@@ -47,12 +52,21 @@ pub(super) fn judge(journal: Journal, failovers: u32) -> Verdict {
         ..Budget::default()
     };
     // What could not be decided was not shown to be right.
-    match history::check(&record.seen, budget) {
-        history::Verdict::Linearizable => {}
-        other => {
-            linearizable = false;
-            problems.push(other.to_string());
+    let verdict = history::check(&record.seen, budget);
+    let scene = match &verdict {
+        history::Verdict::Linearizable => None,
+        // What clients saw for themselves is easier to follow than what the log says.
+        history::Verdict::Illegal(violation) => Some(Scene::of_violation(violation)),
+        history::Verdict::Unknown(exhausted) => {
+            picture.is_none().then(|| Scene::of_exhausted(exhausted))
         }
+    };
+    if let Some(scene) = scene {
+        picture = Some(picture::draw(&record.seen, &scene));
+    }
+    if verdict != history::Verdict::Linearizable {
+        linearizable = false;
+        problems.push(verdict.to_string());
     }
     Verdict {
         acknowledged: record.acknowledged,
@@ -63,6 +77,7 @@ pub(super) fn judge(journal: Journal, failovers: u32) -> Verdict {
         linearizable,
         problems,
         history: record.seen,
+        picture,
     }
 }
 
@@ -141,6 +156,7 @@ mod tests {
         let value = "v".into();
         let verdict = judge(journal(Reply::Found { value, version: 1 }), 5);
         assert!(verdict.is_good(), "{:?}", verdict.problems);
+        assert_eq!(verdict.picture, None);
         let expected = json!({
             "acked": 1, "lost": 0, "failovers": 5, "longest_pause_ms": 0, "linearizable": true,
         });
@@ -154,5 +170,7 @@ mod tests {
         assert!(!verdict.is_good());
         assert_eq!(verdict.problems.len(), 2, "{:?}", verdict.problems);
         assert_eq!(verdict.object()["linearizable"], false);
+        let picture = verdict.picture.expect("the judges say where it goes wrong");
+        assert!(picture.contains("not linearizable: key"), "{picture}");
     }
 }

@@ -331,6 +331,23 @@ fn the_witness_names_the_read_and_what_it_could_have_seen() {
     assert!(message.contains("op 3"), "{message}");
 }
 
+/// The second read saw less than the first, which it may: they overlap. The third may not.
+#[test]
+fn the_witness_remembers_the_latest_state_that_was_seen() {
+    let operations = |seen: Reply| {
+        [
+            at(5, 1, 100, put("a"), written(1, 1)),
+            at(6, 1, 100, put("b"), written(2, 1)),
+            ok(10, 20, get(), found("b", 2)),
+            ok(15, 30, get(), found("a", 1)),
+            ok(40, 50, get(), seen),
+        ]
+    };
+    assert_eq!(testimony(operations(found("b", 2))), "");
+    let message = testimony(operations(found("a", 1)));
+    assert!(message.starts_with("op 5"), "{message}");
+}
+
 #[test]
 fn the_witness_finds_places_for_unanswered_writes() {
     let lost = unknown(1, put("lost"));

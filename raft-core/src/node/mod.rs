@@ -122,7 +122,7 @@ impl Node {
             let last = loaded.last;
             return Err(StartError::Ahead { applied, last });
         }
-        let raft = Raft::new(config.clone(), loaded, applied)?;
+        let raft = Raft::new(config.clone(), loaded, None, applied)?;
         let parts = Parts {
             config,
             raft,

@@ -1,9 +1,12 @@
 //! Which messages are let in: only those that are for us, from whom they say, and sound in
 //! themselves. What gets past here may be wrong, but it never makes an assertion fail.
 
+use crate::entry::{Entry, EntryKind};
 use crate::error::Refusal;
+use crate::membership::Membership;
 use crate::message::{Append, Envelope, Message};
 use crate::protocol::Raft;
+use crate::snapshot::SnapshotMeta;
 use crate::types::{Index, LogId, NodeId, Term};
 
 /// Refusals that are kept until they are taken; what comes on top is only counted.
@@ -26,18 +29,28 @@ impl Raft {
         if envelope.to != config.id || envelope.from == config.id {
             return Err(Refusal::Addressee(envelope.to));
         }
+        if envelope.from == NodeId(0) {
+            return Err(Refusal::Stranger(envelope.from));
+        }
         if envelope.to_incarnation != config.incarnation {
             return Err(Refusal::Incarnation(envelope.to));
         }
-        let sender = config
-            .members
-            .get(envelope.from)
-            .ok_or(Refusal::Stranger(envelope.from))?;
-        if sender.incarnation != envelope.from_incarnation {
-            return Err(Refusal::Incarnation(envelope.from));
+        // Only members count. But whoever asks may be a member of a newer membership than ours: its
+        // question is answered, because a vote or an ack says nothing of who asked.
+        if !is_question(&envelope.message) {
+            let sender = self.membership().get(envelope.from);
+            let sender = sender.ok_or(Refusal::Stranger(envelope.from))?;
+            if sender.incarnation != envelope.from_incarnation {
+                return Err(Refusal::Incarnation(envelope.from));
+            }
         }
         let sound = match &envelope.message {
             Message::Append(append) => is_sound(append, envelope.term),
+            Message::Snapshot(snapshot) => {
+                let SnapshotMeta { last, membership } = &snapshot.meta;
+                let is_real = last.index > Index(0) && last.term > Term(0);
+                is_real && last.term <= envelope.term && !membership.is_empty()
+            }
             Message::PreVote(pre_vote) => pre_vote.next_term > envelope.term,
             _ => envelope.term > Term(0) || matches!(envelope.message, Message::PreVoteReply(_)),
         };
@@ -74,10 +87,36 @@ fn is_sound(append: &Append, term: Term) -> bool {
         if !follows || entry.term() < before.term || entry.term() == Term(0) {
             return false;
         }
+        let is_membership = entry.kind() == EntryKind::Membership;
+        if is_membership && !is_membership_sound(entry) {
+            return false;
+        }
         before = entry.id();
     }
     let base_is_real = append.base.index > Index(0) && append.base.term > Term(0);
     term > Term(0) && before.term <= term && (base_is_real || append.base == LogId::ZERO)
+}
+
+fn is_membership_sound(entry: &Entry) -> bool {
+    Membership::decode(entry.payload()).is_ok_and(|membership| !membership.is_empty())
+}
+
+/// Whether a message asks or tells something in its sender's name, rather than answering in it.
+fn is_question(message: &Message) -> bool {
+    match message {
+        Message::PreVote(_)
+        | Message::Vote(_)
+        | Message::Append(_)
+        | Message::Heartbeat(_)
+        | Message::Snapshot(_)
+        | Message::TimeoutNow => true,
+        Message::PreVoteReply(_)
+        | Message::VoteReply(_)
+        | Message::AppendReply(_)
+        | Message::HeartbeatReply(_)
+        | Message::ReadIndex(_)
+        | Message::ReadIndexReply(_) => false,
+    }
 }
 
 fn malformed(from: NodeId, message: &Message, term: Term) -> Refusal {

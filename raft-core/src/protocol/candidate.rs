@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::message::{Message, PreVote, PreVoteReply, Vote, VoteReply};
-use crate::protocol::quorum::{Tally, tally};
+use crate::protocol::quorum::Tally;
 use crate::protocol::{Raft, RoleState};
 use crate::types::{LogId, NodeId};
 
@@ -31,6 +31,7 @@ impl Raft {
     pub(crate) fn become_pre_candidate(&mut self) {
         let deadline = self.draw_deadline();
         let answers = BTreeMap::from([(self.config.id, true)]);
+        self.refuse_reads(None);
         self.role = RoleState::PreCandidate(PreCandidate {
             answers,
             elapsed: 0,
@@ -48,7 +49,9 @@ impl Raft {
     /// A new term, and our vote in it for ourselves. The request is a promise of all that it
     /// claims, so it rides in the write: asking before the vote is durable, losing power and asking
     /// again could win the same term twice.
-    fn become_candidate(&mut self) {
+    ///
+    /// `is_transfer`: the leader asked for it.
+    pub(crate) fn become_candidate(&mut self, is_transfer: bool) {
         self.adopt_term(self.hard_state.term.next());
         self.set_vote(self.config.id);
         self.counters.elections += 1;
@@ -62,7 +65,7 @@ impl Raft {
         });
         let vote = Vote {
             last: self.last(),
-            is_transfer: false,
+            is_transfer,
         };
         for peer in self.peers() {
             self.promise(peer, Message::Vote(vote));
@@ -97,9 +100,9 @@ impl Raft {
         let RoleState::PreCandidate(role) = &self.role else {
             return Tally::Pending;
         };
-        let outcome = tally(&self.voters, |id| role.answers.get(&id).copied());
+        let outcome = self.electorate.tally(|id| role.answers.get(&id).copied());
         match outcome {
-            Tally::Won => self.become_candidate(),
+            Tally::Won => self.become_candidate(false),
             Tally::Lost => self.become_follower(None),
             Tally::Pending => {}
         }
@@ -134,7 +137,7 @@ impl Raft {
         let RoleState::Candidate(role) = &mut self.role else {
             return;
         };
-        match tally(&self.voters, |id| role.answers.get(&id).copied()) {
+        match self.electorate.tally(|id| role.answers.get(&id).copied()) {
             Tally::Won => {
                 assert_eq!(
                     self.hard_state.vote,

@@ -5,13 +5,20 @@ use crate::entry::Entry;
 use crate::message::{
     Append, AppendReply, Heartbeat, HeartbeatReply, Message, PreVote, PreVoteReply, Vote, VoteReply,
 };
+use crate::protocol::reads::Forwarding;
 use crate::protocol::{Raft, RoleState};
-use crate::types::{Index, LogId, NodeId, Term};
+use crate::types::{Incarnation, Index, LogId, NodeId, Term};
 
 #[derive(Debug)]
 pub(crate) struct Follower {
     /// Who leads this term, where it was heard.
     pub(crate) leader: Option<NodeId>,
+    /// The life of the leader that was heard; our members may not know it yet.
+    leader_incarnation: Incarnation,
+    /// Reads that wait for the leader to say how far they have to see.
+    pub(crate) reads: Forwarding,
+    /// Everything is done, so the clock stands still.
+    pub(crate) is_asleep: bool,
     /// Ticks since a leader was heard or a vote was given.
     elapsed: u32,
     /// When to campaign; drawn anew each time (paper 5.2).
@@ -24,9 +31,20 @@ impl Follower {
     pub(crate) fn new(leader: Option<NodeId>, deadline: u32, silence: u32) -> Self {
         Self {
             leader,
+            leader_incarnation: Incarnation::default(),
+            reads: Forwarding::default(),
+            is_asleep: false,
             elapsed: 0,
             deadline,
             silence,
+        }
+    }
+
+    /// The clock goes on, from the beginning of a deadline.
+    pub(crate) fn wake(&mut self) {
+        if self.is_asleep {
+            self.is_asleep = false;
+            self.elapsed = 0;
         }
     }
 
@@ -41,25 +59,42 @@ impl Raft {
         let RoleState::Follower(follower) = &mut self.role else {
             return;
         };
-        follower.elapsed += 1;
+        if follower.is_asleep {
+            return;
+        }
+        follower.elapsed = follower.elapsed.saturating_add(1);
         follower.silence = follower.silence.saturating_add(1);
-        if follower.elapsed >= follower.deadline && self.is_voter() {
+        let is_due = follower.elapsed >= follower.deadline;
+        if is_due && self.vote_embargo == 0 && self.is_voter() {
             self.become_pre_candidate();
         }
     }
 
     /// The leader of this term spoke: nobody else needs to be elected for a while.
-    fn heard_leader(&mut self, from: NodeId) {
+    pub(crate) fn heard_leader(&mut self, from: NodeId) {
         let deadline = self.draw_deadline();
+        let mut heard = Follower::new(Some(from), deadline, 0);
+        let asking = self.asking.filter(|(id, _)| *id == from);
+        heard.leader_incarnation = asking.map_or_else(Incarnation::default, |(_, life)| life);
         match &mut self.role {
             RoleState::Follower(follower) => {
-                *follower = Follower::new(Some(from), deadline, 0);
+                heard.reads = std::mem::take(&mut follower.reads);
+                *follower = heard;
             }
             // Somebody won the term in which we asked.
             RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
-                self.role = RoleState::Follower(Follower::new(Some(from), deadline, 0));
+                self.role = RoleState::Follower(heard);
             }
             RoleState::Leader(_) => unreachable!("a second leader in a term is refused before"),
+        }
+    }
+
+    /// Says something to the leader that is followed, whether our members know it or not.
+    pub(crate) fn send_to_leader(&mut self, leader: NodeId, message: Message) {
+        if let RoleState::Follower(follower) = &self.role {
+            self.asking = Some((leader, follower.leader_incarnation));
+            self.send(leader, message);
+            self.asking = None;
         }
     }
 
@@ -68,10 +103,30 @@ impl Raft {
     pub(crate) fn handle_append(&mut self, from: NodeId, append: Append) {
         self.heard_leader(from);
         let Append {
-            base,
+            mut base,
             commit,
-            entries,
+            mut entries,
         } = append;
+        if base.index < self.log.start().index {
+            // It begins where our log was compacted: all of that is committed, and so the leader's.
+            let start = self.log.start();
+            let covered = entries.partition_point(|entry| entry.index() <= start.index);
+            match entries.drain(..covered).next_back() {
+                Some(entry) if entry.index() < start.index => {
+                    self.accept_committed(from);
+                    return;
+                }
+                Some(entry) if entry.id() != start => {
+                    self.refuse_malformed(from, "append");
+                    return;
+                }
+                Some(_) => base = start,
+                None => {
+                    self.accept_committed(from);
+                    return;
+                }
+            }
+        }
         if !self.log.contains(base) {
             if base.index <= self.commit {
                 // A leader has what is committed (Leader Completeness), so this is none.
@@ -103,6 +158,13 @@ impl Raft {
         );
     }
 
+    /// Tells the leader that its log and ours agree up to our commit index.
+    fn accept_committed(&mut self, from: NodeId) {
+        let matched = self.commit;
+        let reply = AppendReply::Accepted { matched };
+        self.promise(from, Message::AppendReply(reply));
+    }
+
     /// Appends what is not in the log yet, cutting it only at a real conflict (paper 5.3, rules 3
     /// and 4 of figure 2): a late or repeated append never removes entries that came after it.
     /// Returns false, with nothing changed, where the entries contradict what is committed.
@@ -131,12 +193,20 @@ impl Raft {
         self.outbox.close_write(self.log.last());
         self.log.truncate(from, self.outbox.open_write());
         self.outbox.write_truncation(from);
+        if self.configurations.truncate(from) {
+            self.members_changed();
+        }
     }
 
     pub(crate) fn handle_heartbeat(&mut self, from: NodeId, heartbeat: Heartbeat) {
         self.heard_leader(from);
         // The leader clamped its commit index to what it knows us to hold.
         self.commit_to(heartbeat.commit.min(self.log.last().index));
+        if self.may_sleep(&heartbeat)
+            && let RoleState::Follower(follower) = &mut self.role
+        {
+            follower.is_asleep = true;
+        }
         let reply = HeartbeatReply {
             round: heartbeat.round,
         };
@@ -147,7 +217,8 @@ impl Raft {
     /// heard, so that a node which was cut off disturbs nobody (thesis 9.6 and 4.2.3).
     pub(crate) fn handle_pre_vote(&mut self, from: NodeId, pre_vote: PreVote) {
         let PreVote { next_term, last } = pre_vote;
-        let granted = next_term > self.hard_state.term && last >= self.log.last() && !self.is_led();
+        let is_free = self.vote_embargo == 0 && !self.is_led();
+        let granted = next_term > self.hard_state.term && last >= self.log.last() && is_free;
         let reply = PreVoteReply { next_term, granted };
         self.send(from, Message::PreVoteReply(reply));
     }
@@ -160,7 +231,7 @@ impl Raft {
             Some(candidate) => candidate == from,
         };
         let last = self.log.last();
-        let granted = free && vote.last >= last;
+        let granted = free && self.vote_embargo == 0 && vote.last >= last;
         if granted {
             if self.hard_state.vote.is_none() {
                 self.set_vote(from);
@@ -188,6 +259,7 @@ impl Raft {
     /// Goes back to following. `leader` is none when nobody is known to lead.
     pub(crate) fn become_follower(&mut self, leader: Option<NodeId>) {
         self.refuse_reads(leader);
+        self.forget_change();
         let deadline = self.draw_deadline();
         self.role = RoleState::Follower(Follower::new(leader, deadline, u32::MAX));
     }
@@ -202,7 +274,11 @@ impl Raft {
         match &mut self.role {
             // The deadline is not touched: only a leader or a granted vote restarts it, else a node
             // with a high term and a short log could keep everybody from campaigning.
-            RoleState::Follower(follower) => follower.leader = None,
+            RoleState::Follower(follower) => {
+                follower.leader = None;
+                follower.wake();
+                self.refuse_reads(None);
+            }
             _ => self.become_follower(None),
         }
     }

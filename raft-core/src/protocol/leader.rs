@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::entry::{Entry, EntryKind};
-use crate::error::ProposeError;
+use crate::entry::EntryKind;
 use crate::message::{Append, AppendReply, Heartbeat, HeartbeatReply, Message};
 use crate::protocol::effects::Load;
-use crate::protocol::input::{Loaded, Proposal};
+use crate::protocol::input::{ChangeTicket, Loaded};
+use crate::protocol::lease::Lease;
 use crate::protocol::progress::Progress;
-use crate::protocol::quorum::{held_by_majority, majority};
 use crate::protocol::reads::Reads;
 use crate::protocol::{Raft, RoleState};
 use crate::types::{Index, LogId, NodeId};
@@ -19,27 +18,37 @@ use crate::types::{Index, LogId, NodeId};
 #[derive(Debug)]
 pub(crate) struct Leader {
     /// Every member but this one, in order.
-    progress: Vec<Progress>,
+    pub(crate) progress: Vec<Progress>,
     pub(crate) reads: Reads,
+    pub(crate) lease: Lease,
+    /// Who waits for the change of membership that is under way.
+    pub(crate) change: Option<ChangeTicket>,
+    /// The commit index at the last heartbeat, and at the one before: what a learner has to hold to
+    /// count as caught up, although commits go on.
+    commit_at_beat: Index,
+    pub(crate) commit_before: Index,
     /// Ticks since this leadership began.
-    now: u64,
+    pub(crate) now: u64,
+    /// When something was committed last, or there was nothing to commit.
+    pub(crate) committed_at: u64,
+    /// Ticks without any work.
+    pub(crate) idle_ticks: u32,
+    pub(crate) is_asleep: bool,
     heartbeat_elapsed: u32,
     quorum_elapsed: u32,
     /// Encoded bytes of entries that are not committed.
-    uncommitted_bytes: usize,
+    pub(crate) uncommitted_bytes: usize,
 }
 
 impl Leader {
-    fn progress_of(&mut self, id: NodeId) -> Option<&mut Progress> {
+    pub(crate) fn progress_of(&mut self, id: NodeId) -> Option<&mut Progress> {
         self.progress.iter_mut().find(|progress| progress.id == id)
     }
 
-    /// The newest read round that a follower confirmed; none for the leader itself.
-    pub(crate) fn round_of(&self, id: NodeId) -> Option<u64> {
-        self.progress
-            .iter()
-            .find(|progress| progress.id == id)
-            .map(|progress| progress.round)
+    /// The newest read round that a member confirmed.
+    pub(crate) fn round_of(&self, id: NodeId) -> u64 {
+        let progress = self.progress.iter().find(|progress| progress.id == id);
+        progress.map_or(0, |progress| progress.round)
     }
 
     pub(crate) fn matched(&self) -> impl Iterator<Item = (NodeId, Index, &'static str)> {
@@ -55,10 +64,10 @@ impl Raft {
     /// 5.4.2).
     pub(crate) fn become_leader(&mut self, hints: &BTreeMap<NodeId, LogId>) {
         let next = self.last().index.next();
-        let mut progress: Vec<_> = self
-            .peers()
-            .into_iter()
-            .map(|peer| Progress::new(peer, next))
+        let own = self.config.id;
+        let members = self.membership().iter().filter(|(id, _)| *id != own);
+        let mut progress: Vec<_> = members
+            .map(|(id, member)| Progress::new(id, member.incarnation, next))
             .collect();
         for follower in &mut progress {
             if let Some(last) = hints.get(&follower.id) {
@@ -69,7 +78,14 @@ impl Raft {
         self.role = RoleState::Leader(Box::new(Leader {
             progress,
             reads: Reads::default(),
+            lease: Lease::default(),
+            change: None,
+            commit_at_beat: self.commit,
+            commit_before: self.commit,
             now: 0,
+            committed_at: 0,
+            idle_ticks: 0,
+            is_asleep: false,
             heartbeat_elapsed: 0,
             quorum_elapsed: 0,
             uncommitted_bytes: self.log.bytes_in_memory(first_open, self.last().index),
@@ -78,92 +94,69 @@ impl Raft {
         self.broadcast_heartbeat();
     }
 
+    /// Whether an entry of the current term is committed: from then on this leader knows all that
+    /// its predecessors committed.
+    pub(crate) fn has_committed_in_term(&self) -> bool {
+        self.log.term_at(self.commit) == Some(self.hard_state.term)
+    }
+
     pub(crate) fn leader_tick(&mut self) {
-        let timing = self.config.timing;
+        let (timing, own) = (self.config.timing, self.config.id);
         let RoleState::Leader(role) = &mut self.role else {
             return;
         };
         role.now += 1;
+        if role.is_asleep {
+            return;
+        }
         role.heartbeat_elapsed += 1;
         role.quorum_elapsed += 1;
         if role.quorum_elapsed >= timing.election_ticks_min {
             role.quorum_elapsed = 0;
-            let active = 1 + role.progress.iter().filter(|p| p.active).count();
+            let is_active =
+                |id: NodeId| id == own || role.progress.iter().any(|p| p.id == id && p.active);
+            let is_followed = self.electorate.is_quorum(is_active);
             role.progress.iter_mut().for_each(|p| p.active = false);
-            if active < majority(self.voters.len()) {
+            if !is_followed {
                 // Check-quorum (thesis 6.2): whoever can reach a majority should lead.
                 self.become_follower(None);
                 return;
             }
         }
-        if role.heartbeat_elapsed >= timing.heartbeat_ticks {
+        let is_due = role.heartbeat_elapsed >= timing.heartbeat_ticks;
+        if is_due {
+            role.commit_before = role.commit_at_beat;
+            role.commit_at_beat = self.commit;
+        }
+        if self.gives_up_stalled() || self.falls_asleep() {
+            return;
+        }
+        if is_due {
+            self.renew_lease();
             self.broadcast_heartbeat();
         }
     }
 
     pub(crate) fn broadcast_heartbeat(&mut self) {
+        let (commit, clock) = (self.commit, self.clock);
+        let uses_leases = self.uses_leases();
         let RoleState::Leader(role) = &mut self.role else {
             return;
         };
         role.heartbeat_elapsed = 0;
         let round = role.reads.round();
-        let beats: Vec<_> = role
-            .progress
-            .iter()
-            .map(|p| {
-                (
-                    p.id,
-                    Heartbeat {
-                        commit: self.commit.min(p.matched()),
-                        round,
-                        is_last: false,
-                    },
-                )
-            })
-            .collect();
+        if uses_leases {
+            role.lease.begun(round, clock);
+        }
+        let beat = |p: &Progress| Heartbeat {
+            commit: commit.min(p.matched()),
+            round,
+            is_last: false,
+        };
+        let beats: Vec<_> = role.progress.iter().map(|p| (p.id, beat(p))).collect();
         for (to, heartbeat) in beats {
             self.send(to, Message::Heartbeat(heartbeat));
         }
-    }
-
-    pub(crate) fn handle_propose(&mut self, proposals: Vec<Proposal>) {
-        for Proposal { ticket, payload } in proposals {
-            let outcome = self.propose_one(payload);
-            self.outbox.effects().proposed.push((ticket, outcome));
-        }
-    }
-
-    fn propose_one(&mut self, payload: Bytes) -> Result<LogId, ProposeError> {
-        let limits = self.config.limits;
-        let leader = self.leader();
-        let RoleState::Leader(role) = &self.role else {
-            return Err(ProposeError::NotLeader { leader });
-        };
-        let bytes = payload.len();
-        if bytes > limits.proposal_bytes_max {
-            return Err(ProposeError::TooLarge {
-                bytes,
-                limit: limits.proposal_bytes_max,
-            });
-        }
-        let limit = limits.uncommitted_bytes_max;
-        if role.uncommitted_bytes > 0 && role.uncommitted_bytes + bytes > limit {
-            return Err(ProposeError::Busy {
-                limit_name: "uncommitted_bytes_max",
-                limit,
-            });
-        }
-        Ok(self.append_as_leader(EntryKind::Command, payload))
-    }
-
-    fn append_as_leader(&mut self, kind: EntryKind, payload: Bytes) -> LogId {
-        let id = LogId::new(self.hard_state.term, self.last().index.next());
-        let entry = Entry::new(id, kind, payload);
-        if let RoleState::Leader(role) = &mut self.role {
-            role.uncommitted_bytes += entry.encoded_len();
-        }
-        self.append_entry(entry);
-        id
     }
 
     /// Sends to each follower what its window takes, once per turn: this is where batches are made.
@@ -186,6 +179,13 @@ impl Raft {
             let now = role.now;
             let follower = &mut role.progress[position];
             let (to, next) = (follower.id, follower.next());
+            if follower.wants_snapshot(&self.log) {
+                self.send_snapshot(position);
+                return;
+            }
+            if next.previous() < self.log.start().index {
+                return;
+            }
             let base = self.log.id_at(next.previous());
             if follower.wants_probe() {
                 follower.probe_sent(now);
@@ -296,14 +296,15 @@ impl Raft {
         let Some(follower) = role.progress_of(from) else {
             return;
         };
-        follower.active = true;
+        follower.heard(now);
+        let start = self.log.start().index;
         match reply {
             AppendReply::Accepted { matched } if matched > last => {
                 // It acknowledges entries of ours that we do not have: a wrong or damaged peer.
                 self.refuse_malformed(from, "append-reply");
             }
             AppendReply::Accepted { matched } => {
-                if follower.accepted(matched, now) {
+                if follower.accepted(matched, start, now) {
                     self.advance_commit();
                 }
             }
@@ -347,6 +348,7 @@ impl Raft {
     }
 
     pub(crate) fn handle_unreachable(&mut self, peer: NodeId) {
+        self.wake_for_loss_of(peer);
         let RoleState::Leader(role) = &mut self.role else {
             return;
         };
@@ -362,18 +364,15 @@ impl Raft {
         let RoleState::Leader(role) = &self.role else {
             return;
         };
-        let own = self.log.durable();
-        let mut held: Vec<_> = self
-            .voters
-            .iter()
-            .map(|id| {
-                role.progress
-                    .iter()
-                    .find(|p| p.id == *id)
-                    .map_or(own, Progress::matched)
-            })
-            .collect();
-        let index = held_by_majority(&mut held);
+        let (own, durable) = (self.config.id, self.log.durable());
+        let index = self.electorate.held(|id| {
+            let progress = role.progress.iter().find(|p| p.id == id);
+            match progress {
+                Some(progress) => progress.matched(),
+                None if id == own => durable,
+                None => Index(0),
+            }
+        });
         if index <= self.commit || self.log.term_at(index) != Some(self.hard_state.term) {
             return;
         }
@@ -381,6 +380,7 @@ impl Raft {
         self.commit_to(index);
         if let RoleState::Leader(role) = &mut self.role {
             role.uncommitted_bytes = role.uncommitted_bytes.saturating_sub(committed);
+            role.committed_at = role.now;
         }
     }
 }

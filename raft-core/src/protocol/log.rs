@@ -2,6 +2,8 @@
 //! runs, so that "the term at index i" and "the first index of term t" never need the disk.
 //!
 //! Invariants:
+//! - the entries up to `start` were compacted: a snapshot stands for them, and of them only the id
+//!   of the last is known;
 //! - terms never fall with growing index, so each run has a higher term than the one before it;
 //! - `tail` ends at `last` and is consecutive; entries before it are on the disk;
 //! - `durable <= last.index`, and every entry that is not durable is in `tail`.
@@ -12,11 +14,14 @@ use crate::entry::Entry;
 use crate::log_store::LoadedLog;
 use crate::message::Conflict;
 use crate::protocol::input::Persisted;
+use crate::protocol::sizes::Sizes;
 use crate::types::{Index, LogId, Term};
 
 #[derive(Debug)]
 pub(crate) struct Log {
-    /// Term and first index of each run, in order.
+    /// The last entry that was compacted.
+    start: LogId,
+    /// Term and first index that is left of each run, in order.
     runs: Vec<(Term, Index)>,
     last: LogId,
     durable: Index,
@@ -25,19 +30,32 @@ pub(crate) struct Log {
     truncating_write: u64,
     tail: VecDeque<Entry>,
     tail_bytes: usize,
+    sizes: Sizes,
 }
 
 impl Log {
     /// The log that a store loaded: all of it is on the disk, none in memory.
     pub(crate) fn new(loaded: LoadedLog) -> Self {
         Self {
+            start: loaded.start,
             runs: loaded.term_runs,
             last: loaded.last,
             durable: loaded.last.index,
             truncating_write: 0,
             tail: VecDeque::new(),
             tail_bytes: 0,
+            sizes: Sizes::new(loaded.start.index, loaded.last.index, loaded.bytes),
         }
+    }
+
+    /// The last entry that was compacted, [`LogId::ZERO`] where none was.
+    pub(crate) fn start(&self) -> LogId {
+        self.start
+    }
+
+    /// How large the entries are.
+    pub(crate) fn sizes(&self) -> &Sizes {
+        &self.sizes
     }
 
     pub(crate) fn last(&self) -> LogId {
@@ -58,7 +76,7 @@ impl Log {
 
     /// The position in `runs` of the run that holds `index`.
     fn run_of(&self, index: Index) -> Option<usize> {
-        if index > self.last.index {
+        if index > self.last.index || index <= self.start.index {
             return None;
         }
         self.runs
@@ -72,10 +90,11 @@ impl Log {
             .map_or(self.last.index, |(_, first)| first.previous())
     }
 
-    /// The term of the entry at `index`: 0 before the first entry, none past the last.
+    /// The term of the entry at `index`: 0 before the first entry, none past the last or where it
+    /// was compacted.
     pub(crate) fn term_at(&self, index: Index) -> Option<Term> {
-        if index == Index(0) {
-            return Some(Term(0));
+        if index == self.start.index {
+            return Some(self.start.term);
         }
         self.run_of(index).map(|run| self.runs[run].0)
     }
@@ -88,7 +107,7 @@ impl Log {
     /// The id of the entry at `index`.
     ///
     /// # Panics
-    /// When the log ends before it.
+    /// When the log ends before it, or begins behind it.
     pub(crate) fn id_at(&self, index: Index) -> LogId {
         LogId::new(
             self.term_at(index).expect("the index is within the log"),
@@ -96,11 +115,13 @@ impl Log {
         )
     }
 
-    /// The newest entry at or before `index` whose term is at most `term`; [`LogId::ZERO`] if none.
+    /// The newest entry at or before `index` whose term is at most `term`; [`LogId::ZERO`] if none
+    /// that is known: it may have been compacted.
     pub(crate) fn newest_within(&self, index: Index, term: Term) -> LogId {
         let by_term = self.runs.partition_point(|(t, _)| *t <= term);
         let by_index = self.runs.partition_point(|(_, first)| *first <= index);
         match by_term.min(by_index).checked_sub(1) {
+            None if self.start.index <= index && self.start.term <= term => self.start,
             None => LogId::ZERO,
             Some(run) => LogId::new(self.runs[run].0, self.run_last(run).min(index)),
         }
@@ -110,12 +131,22 @@ impl Log {
     pub(crate) fn conflict(&self, base: LogId) -> Conflict {
         let newest = self.newest_within(base.index, base.term);
         match self.run_of(newest.index) {
-            Some(run) if newest != LogId::ZERO => Conflict {
+            Some(run) => {
+                let (term, first) = self.runs[run];
+                // The run may have begun before what was compacted.
+                let is_cut = term == self.start.term && first == self.start.index.next();
+                Conflict {
+                    term,
+                    first: if is_cut { self.start.index } else { first },
+                    last: newest.index,
+                }
+            }
+            None if newest != LogId::ZERO => Conflict {
                 term: newest.term,
-                first: self.runs[run].1,
+                first: newest.index,
                 last: newest.index,
             },
-            _ => Conflict::default(),
+            None => Conflict::default(),
         }
     }
 
@@ -129,9 +160,11 @@ impl Log {
             entry.term() >= self.last.term,
             "terms never fall along the log"
         );
-        if entry.term() > self.last.term {
+        let newest = self.runs.last().map(|(term, _)| *term);
+        if newest != Some(entry.term()) {
             self.runs.push((entry.term(), entry.index()));
         }
+        self.sizes.push(entry.index(), entry.encoded_len() as u64);
         self.last = entry.id();
         self.tail_bytes += entry.encoded_len();
         self.tail.push_back(entry);
@@ -141,7 +174,7 @@ impl Log {
     /// the disk.
     pub(crate) fn truncate(&mut self, from: Index, write: u64) {
         assert!(
-            from > Index(0) && from <= self.last.index,
+            from > self.start.index && from <= self.last.index,
             "there is something to drop"
         );
         while self.tail.back().is_some_and(|entry| entry.index() >= from) {
@@ -150,17 +183,50 @@ impl Log {
         }
         self.runs.retain(|(_, first)| *first < from);
         let index = from.previous();
-        let term = if index == Index(0) {
-            Term(0)
-        } else {
-            self.runs
-                .last()
-                .expect("an entry before `from` has a run")
-                .0
-        };
+        let term = self.runs.last().map_or(self.start.term, |(term, _)| *term);
         self.last = LogId::new(term, index);
         self.durable = self.durable.min(index);
         self.truncating_write = write;
+        self.sizes.truncate(index);
+    }
+
+    /// Forgets the entries up to and including the one at `to`.
+    pub(crate) fn compact(&mut self, to: Index) {
+        assert!(
+            to >= self.start.index && to <= self.durable,
+            "what is compacted is on the disk"
+        );
+        self.start = self.id_at(to);
+        let gone = self.runs.partition_point(|(_, first)| *first <= to);
+        let (term, _) = *self
+            .runs
+            .get(gone.wrapping_sub(1))
+            .unwrap_or(&(Term(0), to));
+        let is_cut = gone > 0 && self.run_last(gone - 1) > to;
+        self.runs.drain(..gone);
+        if is_cut {
+            self.runs.insert(0, (term, to.next()));
+        }
+        while self.tail.front().is_some_and(|entry| entry.index() <= to) {
+            let entry = self.tail.pop_front().expect("just seen");
+            self.tail_bytes -= entry.encoded_len();
+        }
+        self.sizes.compact(to);
+    }
+
+    /// Becomes the empty log behind `start`, which a snapshot stands for; `write` is the number of
+    /// the write that makes it so on the disk.
+    pub(crate) fn reset(&mut self, start: LogId, write: u64) {
+        *self = Self {
+            start,
+            runs: Vec::new(),
+            last: start,
+            durable: Index(0),
+            truncating_write: write,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            sizes: Sizes::new(start.index, start.index, 0),
+        };
     }
 
     /// Takes note of a finished write. Ignored where the log has moved on: an entry may have been
@@ -306,6 +372,35 @@ mod tests {
     }
 
     proptest! {
+        /// A compacted log answers as the whole one does, as far as it still can.
+        #[test]
+        fn a_compacted_log_agrees_with_the_whole_one(
+            mut terms in prop::collection::vec(1u64..6, 1..30),
+            to in 1u64..30,
+            probe in (0u64..45, 1u64..10),
+        ) {
+            terms.sort_unstable();
+            let to = Index(to.min(terms.len() as u64));
+            let whole = log_of(&terms);
+            let mut log = log_of(&terms);
+            log.persisted(done(1, *terms.last().unwrap(), terms.len() as u64));
+            log.compact(to);
+            prop_assert_eq!(log.start(), whole.id_at(to));
+            prop_assert_eq!(log.last(), whole.last());
+            for index in 0..40 {
+                let known = whole.term_at(Index(index)).filter(|_| index >= to.0);
+                prop_assert_eq!(log.term_at(Index(index)), known);
+            }
+            let newest = whole.newest_within(Index(probe.0), Term(probe.1));
+            let known = if newest.index >= to { newest } else { LogId::ZERO };
+            prop_assert_eq!(log.newest_within(Index(probe.0), Term(probe.1)), known);
+            let last = log.last();
+            log.append(entry(9, last.index.0 + 1));
+            prop_assert_eq!(log.last(), LogId::new(Term(9), last.index.next()));
+            log.truncate(last.index.next(), 2);
+            prop_assert_eq!(log.last(), last);
+        }
+
         /// The run table answers as the plain list of terms does.
         #[test]
         fn runs_agree_with_a_list(

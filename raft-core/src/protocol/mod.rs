@@ -6,56 +6,83 @@
 //! together. What a role decides is in its own file.
 
 mod admission;
+mod apply;
 mod candidate;
+mod configurations;
 mod effects;
 mod follower;
 mod input;
+#[cfg(any(debug_assertions, feature = "invariants"))]
+mod invariants;
 mod leader;
+mod lease;
 mod log;
 mod outbox;
 mod progress;
+mod proposals;
+mod quiescence;
 mod quorum;
 mod random;
 mod reads;
+mod reconfig;
+mod sizes;
+mod snapshots;
+mod stall;
 #[cfg(test)]
 mod testing;
-
-use std::collections::VecDeque;
+mod transfer;
 
 pub use effects::{Apply, Effects, Load, LogStart, Role, RoleChange, Write};
 pub use input::{
     ChangeTicket, Input, Loaded, Persisted, Proposal, ProposalTicket, ReadTicket, TransferTicket,
 };
-pub use quorum::{Tally, confirmed_by_majority, held_by_majority, majority, tally};
+pub use quorum::{Electorate, Tally, confirmed_by_majority, held_by_majority, majority, tally};
 
 use crate::config::{Config, ConfigError};
 use crate::entry::Entry;
 use crate::error::Refusal;
 use crate::log_store::LoadedLog;
+use crate::membership::Membership;
 use crate::message::{Envelope, Message};
-use crate::types::{HardState, Index, LogId, NodeId};
+use crate::snapshot::SnapshotDescriptor;
+use crate::types::{HardState, Incarnation, Index, LogId, NodeId};
+use apply::Applying;
 use candidate::{Candidate, PreCandidate};
+use configurations::Configurations;
 use follower::Follower;
 use leader::Leader;
 use log::Log;
 use outbox::Outbox;
 use random::Random;
-
-/// Entries that are handed to the state machine at once when they are read from the disk.
-const COLD_APPLY_ENTRIES_MAX: u64 = 65_536;
+use snapshots::Snapshots;
+use stall::Stall;
+use transfer::Transfer;
 
 /// The protocol state of one node.
 #[derive(Debug)]
 pub struct Raft {
     config: Config,
-    voters: Vec<NodeId>,
+    configurations: Configurations,
+    /// The voters of the current membership.
+    electorate: Electorate,
     hard_state: HardState,
     log: Log,
     commit: Index,
-    /// Applied by the state machine.
-    applied: Index,
-    /// Handed to the state machine and not applied yet: end of each part, and its bytes.
-    applying: VecDeque<(Index, usize)>,
+    applying: Applying,
+    snapshots: Snapshots,
+    transfer: Option<Transfer>,
+    stall: Stall,
+    /// Ticks since the node started.
+    now: u64,
+    /// What [`Input::Clock`] said last.
+    clock: u64,
+    /// Ticks that this node still votes for nobody, because it may have renewed a lease before it
+    /// was started anew.
+    vote_embargo: u32,
+    /// The sender of the message that is being handled: answers go to the life of it that asked.
+    asking: Option<(NodeId, Incarnation)>,
+    /// The number of the last index that was asked of a leader.
+    index_asked: u64,
     role: RoleState,
     random: Random,
     outbox: Outbox,
@@ -63,6 +90,8 @@ pub struct Raft {
     counters: Counters,
     /// What was last told about who leads.
     told: RoleChange,
+    #[cfg(any(debug_assertions, feature = "invariants"))]
+    before: invariants::Before,
 }
 
 #[derive(Debug)]
@@ -82,6 +111,14 @@ pub struct Counters {
     pub probes_rejected: u64,
     /// Messages that were refused before they meant anything.
     pub refused: u64,
+    /// Snapshots of a leader that replaced this node's log.
+    pub snapshots_installed: u64,
+    /// Snapshots that this leader began to send.
+    pub snapshots_sent: u64,
+    /// Reads that a lease answered without a round.
+    pub lease_reads: u64,
+    /// Times that a leader gave up because its disk did not finish a write.
+    pub stalled: u64,
 }
 
 /// A summary of one node, for status, metrics and invariant checks.
@@ -93,6 +130,10 @@ pub struct State {
     pub role: Role,
     /// Who leads, where that is known.
     pub leader: Option<NodeId>,
+    /// The last entry that was compacted: the log begins behind it.
+    pub start: LogId,
+    /// The last entry of the newest snapshot.
+    pub snapshot: LogId,
     /// The last entry.
     pub last: LogId,
     /// The last entry that is on this node's disk.
@@ -101,6 +142,10 @@ pub struct State {
     pub commit: Index,
     /// The last entry applied.
     pub applied: Index,
+    /// The membership in effect.
+    pub membership: Membership,
+    /// The entry that brought it.
+    pub membership_index: Index,
     /// What the leader knows each other member to hold; empty elsewhere.
     pub matched: Vec<(NodeId, Index)>,
     /// What happened so far.
@@ -108,51 +153,65 @@ pub struct State {
 }
 
 impl Raft {
-    /// A node with what its log store loaded, and a state machine that has applied up to `applied`.
-    /// It starts as a follower with a random deadline.
+    /// A node with what its log store loaded, the newest snapshot of its snapshot store, and a state
+    /// machine that has applied up to `applied`. It starts as a follower with a random deadline.
     ///
     /// # Errors
-    /// When a setting cannot work.
-    pub fn new(config: Config, loaded: LoadedLog, applied: LogId) -> Result<Self, ConfigError> {
+    /// When a setting cannot work, or the three do not belong together.
+    pub fn new(
+        config: Config,
+        loaded: LoadedLog,
+        snapshot: Option<SnapshotDescriptor>,
+        applied: LogId,
+    ) -> Result<Self, ConfigError> {
         config.validate()?;
-        if applied.index > loaded.last.index {
-            return Err(ConfigError::LogBehind {
-                applied,
-                last: loaded.last,
-            });
-        }
         let (term, last) = (loaded.hard_state.term, loaded.last);
+        if applied.index > last.index {
+            return Err(ConfigError::LogBehind { applied, last });
+        }
         if term < last.term {
             return Err(ConfigError::TermBehind { term, last });
         }
-        let voters: Vec<_> = config.members.voters().collect();
-        let mut random = Random::of_node(config.seed, config.id);
-        let (min, max) = (
-            config.timing.election_ticks_min,
-            config.timing.election_ticks_max,
-        );
-        let deadline = random.between(min, max);
         let hard_state = loaded.hard_state;
+        let configurations = reconfig::load(&config, &loaded, snapshot.as_ref())?;
+        let log = Log::new(loaded);
+        let snapshots = Snapshots::new(snapshot, &log)?;
+        let mut random = Random::of_node(config.seed, config.id);
+        let timing = config.timing;
+        let deadline = random.between(timing.election_ticks_min, timing.election_ticks_max);
         let told = RoleChange {
             term: hard_state.term,
             role: Role::Follower,
             leader: None,
         };
-        Ok(Self {
-            config,
-            voters,
+        let mut raft = Self {
+            electorate: Electorate::of(configurations.current().1),
+            configurations,
             hard_state,
-            log: Log::new(loaded),
-            commit: applied.index,
-            applied: applied.index,
-            applying: VecDeque::new(),
+            commit: applied.index.max(log.start().index),
+            log,
+            applying: Applying::new(applied.index),
+            snapshots,
+            transfer: None,
+            stall: Stall::default(),
+            now: 0,
+            clock: 0,
+            vote_embargo: lease::embargo(&config, term),
+            asking: None,
+            index_asked: reads::first_number(&config),
             role: RoleState::Follower(Follower::new(None, deadline, u32::MAX)),
             random,
             outbox: Outbox::new(),
             refusals: Vec::new(),
             counters: Counters::default(),
             told,
-        })
+            #[cfg(any(debug_assertions, feature = "invariants"))]
+            before: invariants::Before::default(),
+            config,
+        };
+        raft.restore_at_start();
+        raft.members_changed();
+        Ok(raft)
     }
 
     /// Takes in one thing that happened.
@@ -166,20 +225,27 @@ impl Raft {
             Input::Loaded(loaded) => self.handle_loaded(loaded),
             Input::Applied(index) => self.handle_applied(index),
             Input::Unreachable(peer) => self.handle_unreachable(peer),
-            Input::ChangeMembership(..)
-            | Input::Transfer(..)
-            | Input::SnapshotTaken(_)
-            | Input::SnapshotSent { .. }
-            | Input::Clock(_) => {}
+            Input::ChangeMembership(ticket, change) => self.handle_change(ticket, &change),
+            Input::Transfer(ticket, target) => self.handle_transfer(ticket, target),
+            Input::SnapshotTaken(taken) => self.handle_snapshot_taken(taken),
+            Input::SnapshotSent { to, .. } => self.handle_snapshot_sent(to),
+            Input::Clock(nanoseconds) => self.handle_clock(nanoseconds),
         }
+        self.asking = None;
+        #[cfg(any(debug_assertions, feature = "invariants"))]
+        self.check_invariants();
     }
 
     /// All effects since the last call: one write per disk batch, one round of appends per
     /// follower, one read round, one batch to apply.
     pub fn take_effects(&mut self) -> Effects {
+        self.advance_membership();
+        self.advance_transfer();
         self.begin_read_round();
+        self.ask_index();
         self.replicate();
         self.hand_to_apply();
+        self.take_snapshot();
         let keep_above = self.commit;
         self.log.trim(self.config.limits.tail_bytes_max, keep_above);
         let state = RoleChange {
@@ -210,10 +276,14 @@ impl Raft {
             hard_state: self.hard_state,
             role: self.role(),
             leader: self.leader(),
+            start: self.log.start(),
+            snapshot: self.snapshots.last(),
             last: self.log.last(),
             durable: self.log.durable(),
             commit: self.commit,
-            applied: self.applied,
+            applied: self.applying.applied(),
+            membership: self.membership().clone(),
+            membership_index: self.configurations.current().0,
             matched,
             counters: self.counters,
         }
@@ -241,6 +311,9 @@ impl Raft {
     }
 
     fn tick(&mut self) {
+        self.now += 1;
+        self.vote_embargo = self.vote_embargo.saturating_sub(1);
+        self.transfer_tick();
         match &self.role {
             RoleState::Follower(_) => self.follower_tick(),
             RoleState::PreCandidate(_) | RoleState::Candidate(_) => self.candidate_tick(),
@@ -256,10 +329,13 @@ impl Raft {
         }
         let Envelope {
             from,
+            from_incarnation,
             term,
             message,
             ..
         } = envelope;
+        self.asking = Some((from, from_incarnation));
+        self.wake_for(&message);
         let own = self.hard_state.term;
         // A question about the future changes nothing, whatever term it comes from.
         if let Message::PreVote(pre_vote) = message {
@@ -269,7 +345,8 @@ impl Raft {
         if term > own {
             // While we hear a leader a vote request only disturbs: its sender may have been cut
             // off, or removed (thesis 4.2.3). Its term is not even looked at.
-            if matches!(message, Message::Vote(_)) && self.is_led() {
+            let is_unasked = matches!(&message, Message::Vote(vote) if !vote.is_transfer);
+            if is_unasked && self.is_led() {
                 return;
             }
             self.adopt_term(term);
@@ -284,7 +361,7 @@ impl Raft {
     /// on undisturbed otherwise; everything else is just late.
     fn answer_stale(&mut self, from: NodeId, message: &Message) {
         match message {
-            Message::Append(_) | Message::Heartbeat(_) => {
+            Message::Append(_) | Message::Heartbeat(_) | Message::Snapshot(_) => {
                 let reply = crate::message::HeartbeatReply { round: 0 };
                 self.send(from, Message::HeartbeatReply(reply));
             }
@@ -302,7 +379,7 @@ impl Raft {
     fn dispatch(&mut self, from: NodeId, message: Message) {
         let leads = matches!(self.role, RoleState::Leader(_));
         match message {
-            Message::Append(_) | Message::Heartbeat(_) if leads => {
+            Message::Append(_) | Message::Heartbeat(_) | Message::Snapshot(_) if leads => {
                 self.refuse_malformed(from, message.name());
             }
             Message::PreVote(pre_vote) => self.handle_pre_vote(from, pre_vote),
@@ -313,62 +390,33 @@ impl Raft {
             Message::AppendReply(reply) => self.handle_append_reply(from, reply),
             Message::Heartbeat(heartbeat) => self.handle_heartbeat(from, heartbeat),
             Message::HeartbeatReply(reply) => self.handle_heartbeat_reply(from, reply),
-            Message::Snapshot(_)
-            | Message::TimeoutNow
-            | Message::ReadIndex(_)
-            | Message::ReadIndexReply(_) => {}
+            Message::Snapshot(descriptor) => self.handle_snapshot(from, descriptor),
+            Message::TimeoutNow => self.handle_timeout_now(from),
+            Message::ReadIndex(question) => self.handle_read_index(from, question),
+            Message::ReadIndexReply(reply) => self.handle_read_index_reply(reply),
         }
     }
 
     fn handle_persisted(&mut self, done: Persisted) {
         self.log.persisted(done);
+        self.stall.progressed(self.now);
         self.candidate_persisted(done.number);
         self.advance_commit();
     }
 
-    fn handle_applied(&mut self, index: Index) {
-        assert!(index <= self.commit, "only committed entries are applied");
-        self.applied = self.applied.max(index);
-        while self.applying.front().is_some_and(|(to, _)| *to <= index) {
-            self.applying.pop_front();
-        }
-    }
-
-    /// Hands committed entries over, but none that is not on the local disk: a durable state
-    /// machine must never run ahead of its log.
-    fn hand_to_apply(&mut self) {
-        let handed = self.applying.back().map_or(self.applied, |(to, _)| *to);
-        let to = self.commit.min(self.log.durable());
-        let used: usize = self.applying.iter().map(|(_, bytes)| bytes).sum();
-        let limit = self.config.limits.apply_bytes_max;
-        if handed >= to || used >= limit {
-            return;
-        }
-        let from = handed.next();
-        let tail_first = self.log.tail_first();
-        let apply = if from < tail_first {
-            let to = to
-                .min(tail_first.previous())
-                .min(handed.plus(COLD_APPLY_ENTRIES_MAX));
-            self.applying.push_back((to, limit));
-            Apply {
-                from,
-                to,
-                entries: Vec::new(),
-            }
-        } else {
-            let (entries, bytes) = self.log.in_memory(from, to, limit - used, usize::MAX);
-            let to = entries.last().expect("at least one entry").index();
-            self.applying.push_back((to, bytes));
-            Apply { from, to, entries }
-        };
-        self.outbox.effects().apply = Some(apply);
-    }
-
     /// Puts an entry at the end of the log and into the open write.
     fn append_entry(&mut self, entry: Entry) {
+        if self.log.durable() == self.log.last().index {
+            self.stall.progressed(self.now);
+        }
+        let membership = reconfig::membership_of(&entry);
         self.log.append(entry.clone());
         self.outbox.write_entry(entry);
+        if let Some(membership) = membership {
+            self.configurations
+                .append(self.log.last().index, membership);
+            self.members_changed();
+        }
     }
 
     fn set_vote(&mut self, candidate: NodeId) {
@@ -377,18 +425,11 @@ impl Raft {
         self.outbox.write_hard_state(self.hard_state);
     }
 
-    fn is_voter(&self) -> bool {
-        self.voters.contains(&self.config.id)
-    }
-
+    /// Everybody who has to be talked to, but this node.
     fn peers(&self) -> Vec<NodeId> {
         let own = self.config.id;
-        self.config
-            .members
-            .iter()
-            .map(|(id, _)| id)
-            .filter(|id| *id != own)
-            .collect()
+        let ids = self.membership().iter().map(|(id, _)| id);
+        ids.filter(|id| *id != own).collect()
     }
 
     fn draw_deadline(&mut self) -> u32 {
@@ -398,14 +439,18 @@ impl Raft {
     }
 
     fn envelope(&self, to: NodeId, message: Message) -> Envelope {
-        let receiver = self.config.members.get(to).expect("messages go to members");
+        let asking = self.asking.filter(|(id, _)| *id == to);
+        let known = || Some((to, self.membership().get(to)?.incarnation));
+        let (_, to_incarnation) = asking
+            .or_else(known)
+            .expect("messages go to members, and to those who ask");
         Envelope {
             cluster: self.config.cluster,
             group: self.config.group,
             from: self.config.id,
             from_incarnation: self.config.incarnation,
             to,
-            to_incarnation: receiver.incarnation,
+            to_incarnation,
             term: self.hard_state.term,
             message,
         }

@@ -4,12 +4,13 @@
 use crate::entry::Entry;
 use crate::log_store::AppendBatch;
 use crate::message::Envelope;
-use crate::protocol::effects::{Effects, Write};
+use crate::protocol::effects::{Effects, LogStart, Write};
 use crate::types::{HardState, Index, LogId};
 
 #[derive(Debug)]
 pub(crate) struct Outbox {
     effects: Effects,
+    log_start: Option<LogStart>,
     batch: AppendBatch,
     promises: Vec<Envelope>,
     /// The number that the open write will have.
@@ -20,6 +21,7 @@ impl Outbox {
     pub(crate) fn new() -> Self {
         Self {
             effects: Effects::default(),
+            log_start: None,
             batch: AppendBatch::default(),
             promises: Vec::new(),
             number: 1,
@@ -38,12 +40,12 @@ impl Outbox {
 
     /// Ends the open write if there is anything in it. `last` is the log's end after it.
     pub(crate) fn close_write(&mut self, last: LogId) {
-        if self.batch.is_empty() && self.promises.is_empty() {
+        if self.log_start.is_none() && self.batch.is_empty() && self.promises.is_empty() {
             return;
         }
         self.effects.writes.push(Write {
             number: self.number,
-            log_start: None,
+            log_start: self.log_start.take(),
             batch: std::mem::take(&mut self.batch),
             last,
             promises: std::mem::take(&mut self.promises),
@@ -58,6 +60,12 @@ impl Outbox {
     pub(crate) fn write_truncation(&mut self, from: Index) {
         assert!(self.batch.entries.is_empty(), "a truncation begins a write");
         self.batch.truncate_from = Some(from);
+    }
+
+    pub(crate) fn write_log_start(&mut self, log_start: LogStart) {
+        let is_first = self.log_start.is_none() && self.batch.is_empty();
+        assert!(is_first, "a new beginning of the log begins a write");
+        self.log_start = Some(log_start);
     }
 
     pub(crate) fn write_entry(&mut self, entry: Entry) {

@@ -5,25 +5,36 @@
 //!          +-------+ ---------------------------------------> +-----------+
 //!   new -> | Probe |                                          | Replicate |
 //!          +-------+ <--------------------------------------- +-----------+
-//!              |  ^          lost, stalled, rejected                   |
-//!              +--+                                                    +--> accepted: window moves
-//!            rejected: jump by the hint; straight to Replicate
-//!            where the hint names an entry that both have
+//!           |  ^  ^          lost, stalled, rejected            |  ^   |
+//!           |  |  |                                             |  |   +--> accepted: window moves
+//!           |  +--+ rejected: jump by the hint; straight to     |  |
+//!           |     | Replicate where the hint names an entry     |  |
+//!           |     | that both have                              |  |
+//!           |     |                                             |  |
+//!           |     | transfer ended    +----------+              |  |
+//!           |     +------------------ | Snapshot | -------------+--+ accepted what is in our log,
+//!           +-----------------------> |          | <------------+    whoever sent it
+//!              what comes next was    +----------+
+//!              compacted
 //! ```
 //!
 //! Probe: one append without payload is on its way, to find where the logs part. Replicate: entries
-//! are streamed, `next` runs ahead of `matched` within a window. `matched` is a fact that came from
-//! an acknowledgement; `next` is a guess.
+//! are streamed, `next` runs ahead of `matched` within a window. Snapshot: what it needs is not in
+//! the log any more, and our snapshot is on its way. However that ends, a probe behind the snapshot
+//! finds out what came of it. `matched` is a fact that came from an acknowledgement; `next` is a
+//! guess.
 
 use std::collections::VecDeque;
 
 use crate::message::Conflict;
 use crate::protocol::log::Log;
-use crate::types::{Index, LogId, NodeId, Term};
+use crate::types::{Incarnation, Index, LogId, NodeId, Term};
 
 #[derive(Debug)]
 pub(crate) struct Progress {
     pub(crate) id: NodeId,
+    /// The life of its disk that `matched` is about.
+    pub(crate) incarnation: Incarnation,
     /// The follower's log is the leader's up to here, on its disk. Never falls within a term.
     matched: Index,
     /// The next entry to send.
@@ -33,6 +44,8 @@ pub(crate) struct Progress {
     state: State,
     /// It said something since the leader last checked its quorum.
     pub(crate) active: bool,
+    /// The leader's tick at which it last said something.
+    pub(crate) heard_at: u64,
     /// The newest read round that it confirmed.
     pub(crate) round: u64,
     /// Old entries are being read for it.
@@ -48,6 +61,8 @@ enum State {
         bytes: usize,
         moved_at: u64,
     },
+    /// `last`: the last entry of the snapshot.
+    Snapshot { last: Index },
 }
 
 /// An append that is not answered yet.
@@ -62,16 +77,72 @@ impl Progress {
     /// A follower of a new leader. Those who voted have said where they stand, and the rest will
     /// say so any moment: the first probe waits until a vote is overdue, because it would only be
     /// rejected.
-    pub(crate) fn new(id: NodeId, next: Index) -> Self {
+    pub(crate) fn new(id: NodeId, incarnation: Incarnation, next: Index) -> Self {
         Self {
             id,
+            incarnation,
             matched: Index(0),
             next,
             resume: next,
             state: State::Probe { sent_at: Some(0) },
             active: true,
+            heard_at: 0,
             round: 0,
             loading: false,
+        }
+    }
+
+    /// A member that was added while the leader led: nothing is known of it, so it is asked.
+    pub(crate) fn added(id: NodeId, incarnation: Incarnation, next: Index, now: u64) -> Self {
+        Self {
+            state: State::Probe { sent_at: None },
+            heard_at: now,
+            ..Self::new(id, incarnation, next)
+        }
+    }
+
+    /// It said something.
+    pub(crate) fn heard(&mut self, now: u64) {
+        self.active = true;
+        self.heard_at = now;
+    }
+
+    /// Whether what it needs next was compacted, so that only a snapshot helps.
+    pub(crate) fn wants_snapshot(&self, log: &Log) -> bool {
+        let is_waiting = matches!(self.state, State::Probe { sent_at: Some(_) });
+        self.next.previous() < log.start().index && !is_waiting && !self.is_in_snapshot()
+    }
+
+    pub(crate) fn is_in_snapshot(&self) -> bool {
+        matches!(self.state, State::Snapshot { .. })
+    }
+
+    pub(crate) fn snapshot_begun(&mut self, last: Index) {
+        self.loading = false;
+        self.state = State::Snapshot { last };
+    }
+
+    /// A transfer ended, delivered or not. The answer of the receiver may be lost, or it may have
+    /// had more already: a probe behind the snapshot tells.
+    pub(crate) fn snapshot_ended(&mut self, now: u64) {
+        if let State::Snapshot { last } = self.state {
+            self.probe_from(last.next());
+            self.probe_sent(now);
+        }
+    }
+
+    /// The entries behind this one are still needed for it.
+    pub(crate) fn needs_behind(&self) -> Index {
+        match self.state {
+            State::Snapshot { last } => last,
+            _ => self.matched,
+        }
+    }
+
+    /// Entries were compacted. What was to be read of them will not come.
+    pub(crate) fn compacted(&mut self, start: Index) {
+        if self.next.previous() < start {
+            self.loading = false;
         }
     }
 
@@ -110,6 +181,15 @@ impl Progress {
         }
     }
 
+    /// Appends that are not answered.
+    #[cfg(any(debug_assertions, feature = "invariants"))]
+    pub(crate) fn inflight_messages(&self) -> usize {
+        match &self.state {
+            State::Replicate { inflight, .. } => inflight.len(),
+            State::Probe { .. } | State::Snapshot { .. } => 0,
+        }
+    }
+
     /// Messages and bytes that may still be put on the way; none while probing.
     pub(crate) fn window(&self, messages_max: usize, bytes_max: usize) -> Option<usize> {
         match &self.state {
@@ -139,7 +219,7 @@ impl Progress {
     }
 
     /// The follower holds our log up to `matched`. Returns whether that is news.
-    pub(crate) fn accepted(&mut self, matched: Index, now: u64) -> bool {
+    pub(crate) fn accepted(&mut self, matched: Index, start: Index, now: u64) -> bool {
         let news = matched > self.matched;
         if news {
             self.matched = matched;
@@ -148,6 +228,12 @@ impl Progress {
         match &mut self.state {
             State::Probe { .. } => {
                 if matched >= self.next.previous() || news {
+                    self.replicate_from(self.matched.next(), now);
+                }
+            }
+            // Whatever brought it here: from this entry on our log has what it needs.
+            State::Snapshot { .. } => {
+                if news && self.matched >= start {
                     self.replicate_from(self.matched.next(), now);
                 }
             }
@@ -182,6 +268,7 @@ impl Progress {
         let current = match &self.state {
             State::Probe { .. } => base.index == self.next.previous(),
             State::Replicate { inflight, .. } => inflight.iter().any(|i| i.base == base.index),
+            State::Snapshot { .. } => false,
         };
         if !current || base.index <= self.matched {
             return;
@@ -208,7 +295,7 @@ impl Progress {
     /// It answered a heartbeat, so it lives: what was sent `patience` ticks ago and is not answered
     /// was lost. (A slow disk looks the same and only costs a probe.)
     pub(crate) fn alive(&mut self, now: u64, patience: u64) {
-        self.active = true;
+        self.heard(now);
         match &mut self.state {
             State::Probe { sent_at } => {
                 if sent_at.is_some_and(|at| now >= at + patience) {
@@ -222,6 +309,7 @@ impl Progress {
                     self.probe_from(self.resume);
                 }
             }
+            State::Snapshot { .. } => {}
         }
     }
 
@@ -243,11 +331,12 @@ impl Progress {
         self.state = State::Probe { sent_at: None };
     }
 
-    /// Probe or Replicate, for traces.
+    /// Probe, Replicate or Snapshot, for traces.
     pub(crate) fn state_name(&self) -> &'static str {
         match self.state {
             State::Probe { .. } => "probe",
             State::Replicate { .. } => "replicate",
+            State::Snapshot { .. } => "snapshot",
         }
     }
 }

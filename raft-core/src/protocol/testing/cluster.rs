@@ -157,7 +157,7 @@ impl Cluster {
             reads: crate::ReadPolicy::default(),
             quiesce_after_ticks: None,
         };
-        let raft = Raft::new(config, node.disk.load(), LogId::ZERO).expect("valid");
+        let raft = Raft::new(config, node.disk.load(), None, LogId::ZERO).expect("valid");
         node.raft = Some(raft);
         node.applied.clear();
     }

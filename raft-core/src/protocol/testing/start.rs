@@ -35,7 +35,7 @@ fn start(term: Term, last: LogId, applied: LogId) -> Result<(), ConfigError> {
         last,
         ..LoadedLog::default()
     };
-    Raft::new(config, loaded, applied).map(|_| ())
+    Raft::new(config, loaded, None, applied).map(|_| ())
 }
 
 #[test]
