@@ -1,5 +1,6 @@
 //! `flotilla serve`: one node in the foreground, until somebody ends it or it stops itself.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,9 @@ use crate::signals::{EndSignals, standard_input_closed};
 
 /// Between two looks at whether the node is still a member.
 const MEMBERSHIP_CHECK: Duration = Duration::from_millis(250);
+
+/// How long a node hears no leader before it warns.
+const ALONE_WARNED: Duration = Duration::from_secs(30);
 
 /// How long a node must have been no member before it stops: others may need what it holds until
 /// the change is committed everywhere.
@@ -49,6 +53,7 @@ pub(crate) async fn run(args: &ServeArgs, output: &mut Output) -> Outcome {
     }
     tokio::select! {
         outcome = stopped(id, &server) => return outcome,
+        never = warn_while_alone(&own, &server) => match never {},
         () = removed_from_cluster(&own, &server) => {
             server.shutdown().await;
             return Err(retire(&own));
@@ -79,6 +84,26 @@ async fn removed_from_cluster(own: &NodeConfig, server: &Server) {
         sleep(MEMBERSHIP_CHECK).await;
         if is_member() {
             seen = Instant::now();
+        }
+    }
+}
+
+/// Tells now and then that no leader is heard. Nobody talks to a node that was removed as a
+/// follower, so it cannot know more than that.
+async fn warn_while_alone(own: &NodeConfig, server: &Server) -> Infallible {
+    let mut heard = Instant::now();
+    loop {
+        sleep(MEMBERSHIP_CHECK).await;
+        if server.raft().status().leader.is_some() {
+            heard = Instant::now();
+        } else if heard.elapsed() >= ALONE_WARNED {
+            heard = Instant::now();
+            tracing::warn!(
+                node = %own.id,
+                seconds = ALONE_WARNED.as_secs(),
+                "no leader is heard: a majority is away, or this node was removed; \
+                 `flotilla member list` tells"
+            );
         }
     }
 }

@@ -57,8 +57,8 @@ pub(crate) async fn run(args: &DemoArgs, output: &mut Output) -> Outcome {
     Err(keep_evidence(&verdict, dir))
 }
 
-/// Runs the clients, the fail-overs and the changes. What comes out is the whole history, with a last look at
-/// everything.
+/// Runs the clients, the fail-overs and the changes. What comes out is the whole history, with a
+/// last look at everything.
 async fn play(stage: &mut Stage, failovers: u32, narrator: &Narrator) -> Result<Journal, Failure> {
     let workload = Workload::start(&stage.config).await?;
     sleep(CALM).await;
