@@ -6,6 +6,7 @@
 //!   formatted data directories ([`identity`]).
 //! - [`compose`] joins all of it to a running node that serves clients.
 
+pub mod backup;
 pub mod certificates;
 pub mod compose;
 pub mod config;

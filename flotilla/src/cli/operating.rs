@@ -93,7 +93,7 @@ pub(crate) struct MemberPromoteArgs {
 
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  flotilla member remove 4\n\n\
-    Its data stays where it is, and is of no more use: the node stops, and is never started again.")]
+    Its data stays where it is and is of no more use: the node stops, and is not started again.")]
 pub(crate) struct MemberRemoveArgs {
     /// How the cluster is reached.
     #[command(flatten)]
@@ -122,7 +122,7 @@ pub(crate) struct MemberReplaceArgs {
 
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  flotilla transfer-leader 2\n\n\
-    The node must be a voter and must answer. Where it does not take over, the old leader leads on.")]
+    The node must be a voter and must answer. Where it does not take over, the leader leads on.")]
 pub(crate) struct TransferLeaderArgs {
     /// How the cluster is reached.
     #[command(flatten)]

@@ -16,7 +16,7 @@ use crate::removed;
 const NODES_DEFAULT: usize = 3;
 
 /// Node i of a new cluster listens on this port + i.
-const BASE_PORT_DEFAULT: u16 = 7400;
+pub(crate) const BASE_PORT_DEFAULT: u16 = 7400;
 
 /// What this program leaves in a directory before a cluster is whole.
 const OURS: [&str; 3] = [LOCK, ".making", "lost+found"];
@@ -166,7 +166,8 @@ fn plan_of(args: &ClusterArgs, found: &ClusterLayout) -> Result<ClusterPlan, Fai
         return new_plan(args);
     };
     // A cluster that has grown or shrunk may be started as it was made.
-    let (made, now) = (first.members.members().len(), found.nodes.len());
+    let made = found.nodes.iter().map(|node| node.members.members().len());
+    let (made, now) = (made.max().unwrap_or(0), found.nodes.len());
     if let Some(asked) = args.nodes
         && ![made as u64, now as u64].contains(&asked)
     {
