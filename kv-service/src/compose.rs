@@ -73,7 +73,8 @@ impl Server {
             let path = config.path.clone();
             let members = config.members.iter().count();
             let alone = StartError::Alone { path, members };
-            if members > 1 {
+            // Who joins will have peers, and not in this process.
+            if members != 1 {
                 return Err(alone);
             }
             let servers = Self::start_memory_cluster(vec![config], overrides).await?;
@@ -264,6 +265,10 @@ impl Prepared {
             load_ms = started.elapsed().as_millis(),
             "started"
         );
+        if !status.is_member() {
+            let incarnation = config.incarnation();
+            tracing::info!(node = %config.id, %incarnation, "waits to become a member");
+        }
         let replay = Replay {
             node: config.id,
             last: status.last.index,

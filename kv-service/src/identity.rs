@@ -9,8 +9,8 @@
 //! data/wal/ | rocksdb/ the log; what is in there is the business of `raft-storage`
 //! ```
 //!
-//! A directory is formatted once, by `init` or `cluster`. Opening never formats: a node that lost
-//! its disk would else come back as if it had promised nothing.
+//! A directory is formatted once, by `init`, `cluster` or `member`. Opening never formats: a node
+//! that lost its disk would else come back as if it had promised nothing.
 
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -86,10 +86,10 @@ impl fmt::Debug for DataDirectory {
 pub enum IdentityError {
     /// It is missing or empty.
     #[error(
-        "data directory {} {state}; it is formatted only by `flotilla init` and \
-         `flotilla cluster`. Where node {node} has run before, its disk is lost: restore the \
-         directory, or leave the node off; the majority goes on, and `flotilla member replace \
-         {node}` of a later version brings it back", path.display()
+        "data directory {} {state}; it is formatted only by `flotilla init`, `flotilla cluster` \
+         and `flotilla member`. Where node {node} has run before, its disk is lost: restore the \
+         directory, or bring the node back with `flotilla member replace {node}`; the majority \
+         goes on meanwhile", path.display()
     )]
     Missing {
         /// The directory.
@@ -141,8 +141,8 @@ pub enum IdentityError {
     /// The node was started before, and its log is gone.
     #[error(
         "node {node} was started {boot} times before, but its log in {} is gone: it must not vote \
-         or acknowledge as if it remembered. Restore the log, or leave the node off; the majority \
-         goes on, and `flotilla member replace {node}` of a later version brings it back",
+         or acknowledge as if it remembered. Restore the log, or bring the node back with \
+         `flotilla member replace {node}`; the majority goes on meanwhile",
         path.display()
     )]
     LogLost {
@@ -152,6 +152,18 @@ pub enum IdentityError {
         node: NodeId,
         /// How often it was started.
         boot: u64,
+    },
+    /// It holds a log, and was to be formatted for another incarnation.
+    #[error(
+        "data directory {} still holds data of node {node}: a member is replaced only where its \
+         disk is lost. Start the node, or move the directory away",
+        path.display()
+    )]
+    HoldsData {
+        /// The directory.
+        path: PathBuf,
+        /// The node.
+        node: NodeId,
     },
     /// A file in it is damaged.
     #[error("{} is damaged: {what}", path.display())]
@@ -197,6 +209,29 @@ pub fn format(path: &Path, owner: Owner, storage: StorageKind) -> Result<(), Ide
     files::write_atomically(&path.join(RESET_KEY), &files::random::<64>()?, SECRET)?;
     files::write_atomically(&path.join(BOOT), b"0\n", PUBLIC)?;
     write_identity(path, owner, storage)
+}
+
+/// Removes the directory of a node that has nothing to lose: it is missing or empty, was never used,
+/// or has lost its log.
+///
+/// # Errors
+/// When it holds data, a process has it open, or a file operation fails.
+pub(crate) fn remove_unused(path: &Path, node: NodeId) -> Result<(), IdentityError> {
+    match require_formatted(path, node) {
+        Err(IdentityError::Missing { .. }) => return Ok(()),
+        result => result?,
+    }
+    let _lock = lock(path)?;
+    for name in files::entry_names(path)? {
+        let entry = path.join(&name);
+        let is_empty = || files::entry_names(&entry).is_ok_and(|names| names.is_empty());
+        if ![IDENTITY, LOCK, BOOT, RESET_KEY].contains(&&name[..]) && !is_empty() {
+            let path = path.to_owned();
+            return Err(IdentityError::HoldsData { path, node });
+        }
+    }
+    files::remove_directory(path)?;
+    Ok(())
 }
 
 fn write_identity(path: &Path, owner: Owner, storage: StorageKind) -> Result<(), IdentityError> {

@@ -6,8 +6,10 @@
 //!   formatted data directories ([`identity`]).
 //! - [`compose`] joins all of it to a running node that serves clients.
 
+mod admin;
 pub mod backup;
 pub mod certificates;
+mod cluster_files;
 pub mod compose;
 pub mod config;
 mod config_file;
@@ -17,6 +19,8 @@ mod handler;
 pub mod identity;
 mod image;
 pub mod init;
+mod init_error;
+mod join;
 mod kinds;
 mod plan;
 mod server;

@@ -31,7 +31,10 @@ pub use log_store::{AppendBatch, LoadedLog, LogReader, LogStore, LogUsage};
 pub use membership::{Member, MemberRole, Membership, MembershipChange, MembershipError};
 pub use message::{Envelope, Message};
 #[cfg(feature = "node")]
-pub use node::{Committed, Consistency, MetricsSnapshot, Node, RaftHandle, StartError, Status};
+pub use node::{
+    Clock, Committed, Consistency, MetricsSnapshot, Node, RaftHandle, StartError, StateImageAt,
+    Status,
+};
 pub use protocol::{Role, RoleChange};
 pub use snapshot::{
     SnapshotDescriptor, SnapshotHash, SnapshotMeta, SnapshotReader, SnapshotStore, SnapshotWriter,

@@ -397,39 +397,40 @@ fn what_is_no_image_is_refused_with_the_reason() {
     fn add(part: &mut [u8], at: usize, by: u8) {
         part[at] = part[at].wrapping_add(by);
     }
-    let cases: [(&str, &dyn Fn(&mut Vec<Vec<u8>>)); 16] = [
+    type Change<'a> = &'a dyn Fn(&mut Vec<Vec<u8>>);
+    let cases: [(&str, Change<'_>); 16] = [
         ("there is no head", &|parts| parts.clear()),
         ("part 0: format 2", &|parts| parts[0][0] = 2),
         ("kind 3 behind one of kind 0", &|parts| {
-            drop(parts.drain(..2))
+            drop(parts.drain(..2));
         }),
         ("kind 2 behind one of kind 3", &|parts| parts.swap(1, 2)),
         ("kind 1 behind one of kind 3", &|parts| {
-            parts.push(parts[0].clone())
+            parts.push(parts[0].clone());
         }),
         ("kind 9 behind one of kind 2", &|parts| parts[2][1] = 9),
         ("1 bytes behind the head", &|parts| parts[0].push(0)),
         ("sessions: 0 instead of 1", &|parts| drop(parts.remove(1))),
         ("keys: 0 instead of 1", &|parts| drop(parts.remove(2))),
         ("kept replies: 1 instead of 2", &|parts| {
-            add(&mut parts[0], 2 + 6 * 8, 1)
+            add(&mut parts[0], 2 + 6 * 8, 1);
         }),
         ("history revisions_max of 11", &|parts| {
-            add(&mut parts[0], 2 + 7 * 8, 1)
+            add(&mut parts[0], 2 + 7 * 8, 1);
         }),
         ("the order of sessions", &|parts| {
             let session = parts[1][2..27].to_vec();
             parts[1].extend(session);
         }),
         ("session was used by entry 6", &|parts| {
-            add(&mut parts[1], 2 + 1 + 8, 1)
+            add(&mut parts[1], 2 + 1 + 8, 1);
         }),
         ("the order of keys", &|parts| {
             let first = parts[2][2..45].to_vec();
             parts[2].extend(first);
         }),
         ("its count of writes", &|parts| {
-            add(&mut parts[2], 2 + 1 + 16, 1)
+            add(&mut parts[2], 2 + 1 + 16, 1);
         }),
         ("cut short inside a record, 1 bytes", &|parts| {
             let _last = parts[2].pop();

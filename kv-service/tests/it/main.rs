@@ -6,4 +6,5 @@ mod cluster;
 mod config;
 mod identity;
 mod init;
+mod join;
 mod support;
