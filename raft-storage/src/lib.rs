@@ -13,6 +13,7 @@ pub mod conformance;
 mod errors;
 mod files;
 mod hard_state;
+mod memberships;
 mod memory;
 mod outline;
 mod owner;

@@ -14,6 +14,7 @@
 //! ```
 
 mod cases;
+mod compaction;
 mod model;
 mod place;
 mod random;
@@ -38,7 +39,15 @@ pub async fn run(mut new_place: impl FnMut() -> Place) {
     cases::large_entries_come_back_whole(new_place()).await;
     cases::an_old_hard_state_survives_much_writing(new_place()).await;
     cases::readers_work_beside_appends(new_place()).await;
-    for seed in 0..4 {
+    compaction::drops_entries_and_keeps_the_rest(new_place()).await;
+    compaction::of_the_whole_log_leaves_where_it_goes_on(new_place()).await;
+    compaction::of_a_log_over_many_files(new_place()).await;
+    compaction::keeps_term_and_vote(new_place()).await;
+    compaction::loads_the_memberships_that_are_left(new_place()).await;
+    compaction::a_reset_leaves_nothing_but_term_and_vote(new_place()).await;
+    compaction::a_log_goes_on_behind_a_reset(new_place()).await;
+    compaction::readers_beside_it_meet_the_start(new_place()).await;
+    for seed in 0..6 {
         run_random(new_place(), RandomOptions { seed, steps: 60 }).await;
     }
 }

@@ -46,11 +46,15 @@ fn read(
     bytes_max: usize,
 ) -> Result<Vec<Entry>, StorageError> {
     shared.poison.check()?;
-    let stretches = shared.durable().index.plan(range, bytes_max)?;
+    let stretches = shared.durable().index.plan(range.clone(), bytes_max)?;
     let count = stretches.iter().map(|stretch| stretch.entries.len()).sum();
     let mut entries = Vec::with_capacity(count);
     for stretch in &stretches {
-        read_stretch(stretch, &mut entries)?;
+        if let Err(error) = read_stretch(stretch, &mut entries) {
+            // What was compacted meanwhile may have no file any more.
+            let again = shared.durable().index.plan(range, bytes_max);
+            return again.and(Err(error));
+        }
     }
     Ok(entries)
 }
