@@ -54,7 +54,7 @@ pub(crate) async fn run(args: &ServeArgs, output: &mut Output) -> Outcome {
     tokio::select! {
         outcome = stopped(id, &server) => return outcome,
         never = warn_while_alone(&own, &server) => match never {},
-        () = removed_from_cluster(&own, &server) => {
+        () = removed_from_cluster(&server) => {
             server.shutdown().await;
             return Err(retire(&own));
         }
@@ -69,12 +69,8 @@ pub(crate) async fn run(args: &ServeArgs, output: &mut Output) -> Outcome {
 
 /// Waits until the node, having been a member, is none any more. Its own log says so; one that was
 /// cut off when it was removed does not hear of it, and waits without disturbing anybody.
-async fn removed_from_cluster(own: &NodeConfig, server: &Server) {
-    let is_member = || {
-        let members = server.raft().status().members;
-        let found = members.get(own.id).map(|member| member.incarnation);
-        found == Some(own.incarnation())
-    };
+async fn removed_from_cluster(server: &Server) {
+    let is_member = || server.raft().status().is_member();
     // A node that joins is no member before its log has come to the entry that says so.
     while !is_member() {
         sleep(MEMBERSHIP_CHECK).await;
