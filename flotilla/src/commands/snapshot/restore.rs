@@ -98,9 +98,16 @@ mod tests {
         assert_eq!(addresses("--nodes 1 --base-port 9000"), ["127.0.0.1:9001"]);
         assert_eq!(addresses("--nodes a:1,b:2"), ["a:1", "b:2"]);
         assert_eq!(addresses("--nodes a:1"), ["a:1"]);
-        for wrong in ["--nodes some", "--nodes a:1 --base-port 9000", "--nodes a:1,3"] {
+        for wrong in [
+            "--nodes some",
+            "--nodes a:1 --base-port 9000",
+            "--nodes a:1,3",
+        ] {
             let line = plan_for(wrong).err().and_then(|failure| failure.line());
-            assert!(line.is_some_and(|line| line.contains("--") || line.contains("host")), "{wrong}");
+            assert!(
+                line.is_some_and(|line| line.contains("--") || line.contains("host")),
+                "{wrong}"
+            );
         }
     }
 }

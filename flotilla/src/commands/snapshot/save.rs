@@ -54,7 +54,9 @@ pub(super) async fn run(args: &SnapshotSaveArgs, output: &mut Output) -> Outcome
 fn check_target(file: &Path, force: bool) -> Result<(), Failure> {
     let shown = file.display();
     if file.is_dir() {
-        return Err(Failure::usage(format!("{shown} is a folder; name a file in it")));
+        return Err(Failure::usage(format!(
+            "{shown} is a folder; name a file in it"
+        )));
     }
     if !force && file.symlink_metadata().is_ok() {
         return Err(Failure::usage(format!(
