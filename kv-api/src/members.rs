@@ -1,5 +1,5 @@
-//! Who belongs to a group, in the words of its administrators. What a change means and when it takes
-//! effect is the business of the replication.
+//! Who belongs to a group, in the words of its administrators. What a change means and when it
+//! takes effect is the business of the replication.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,5 @@
-//! What administrators ask for: who belongs to the group, changes of that, and who is to lead. Needs
-//! the certificate of an administrator; others are refused. Snapshots are in `download`.
+//! What administrators ask for: who belongs to the group, changes of that, and who is to lead.
+//! Needs the certificate of an administrator; others are refused. Snapshots are in `download`.
 
 use std::time::Duration;
 
@@ -58,8 +58,8 @@ impl KvClient {
     ///
     /// # Errors
     /// [`ClientError::Refused`] when it cannot lead; [`ClientError::Unavailable`] when it did not
-    /// take over by the deadline; [`ClientError::Unknown`] when nobody said how it ended and another
-    /// node leads.
+    /// take over by the deadline; [`ClientError::Unknown`] when nobody said how it ended and
+    /// another node leads.
     pub async fn transfer_leader(&self, to: u64) -> Result<(), ClientError> {
         let deadline = self.deadline();
         let body = RequestBody::TransferLeader { to };

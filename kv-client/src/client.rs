@@ -1,5 +1,6 @@
 //! The client as its users see it: one method per thing that can be asked of the store. Scans are
-//! in `scan`, the nodes' reports in `status`, what administrators ask for in `admin` and `download`.
+//! in `scan`, the nodes' reports in `status`, what administrators ask for in `admin` and
+//! `download`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

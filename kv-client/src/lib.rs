@@ -41,10 +41,9 @@
 //! [`KvClient::members`], [`KvClient::change_members`], [`KvClient::transfer_leader`] and
 //! [`KvClient::save_snapshot`].
 //!
-//! Inside: `client`, `scan`, `status`, `admin` and `download` are what users call; `router` decides, without IO, which
-//! call goes where and what an answer means, with `leader`, `session`, `endpoints` and `calls` as
-//! its parts;
-//! `connection` moves the frames; `shared` joins the two.
+//! Inside: `client`, `scan`, `status`, `admin` and `download` are what users call; `router`
+//! decides, without IO, which call goes where and what an answer means, with `leader`, `session`,
+//! `endpoints` and `calls` as its parts; `connection` moves the frames; `shared` joins the two.
 
 mod admin;
 mod calls;

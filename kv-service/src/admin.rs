@@ -54,8 +54,8 @@ pub(crate) enum Administered {
     NotLeader(Option<NodeId>),
 }
 
-/// How long a status may lag behind an answer of the replication: both are given in the same turn of
-/// the driver.
+/// How long a status may lag behind an answer of the replication: both are given in the same turn
+/// of the driver.
 const STATUS_LAG: Duration = Duration::from_millis(1);
 const STATUS_LOOKS: u32 = 1000;
 
@@ -224,8 +224,8 @@ fn change_failed(error: ChangeError) -> Administered {
         | ChangeError::InProgress { .. }
         | ChangeError::Lagging { .. }
         | ChangeError::NoQuorum { .. } => Outcome::Refused(why),
-        // A node that stopped may have begun it before. So may whatever error a later version of the
-        // replication adds.
+        // A node that stopped may have begun it before. So may whatever error a later version of
+        // the replication adds.
         _ => Outcome::Unknown(why),
     })
 }

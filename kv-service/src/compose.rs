@@ -6,7 +6,7 @@
 //! stop:   node (its log and state machine) -> accept loop and connections -> endpoint -> lock
 //! ```
 
-mod log;
+pub(crate) mod log;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -204,6 +204,8 @@ impl Prepared {
         })
     }
 
+    /// It starts with the members that the cluster was made with; the node says who they are by
+    /// now.
     fn quic_transport(&self) -> Arc<QuicTransport> {
         let config = &self.config;
         let local = LocalPeer {
@@ -232,6 +234,7 @@ impl Prepared {
         let mut options = QuicOptions::default();
         let needed = largest.saturating_add(FRAME_OVERHEAD_BYTES);
         options.bulk_frame_bytes_max = options.bulk_frame_bytes_max.max(needed);
+        options.snapshot_bytes_per_second = self.config.snapshot_bytes_per_second;
         options
     }
 

@@ -1,8 +1,8 @@
 //! The bytes of an image of the state machine, part by part, and the way back. Format 1; the table
 //! of its bytes is in `docs/data-model.md`.
 //!
-//! Machines in the same state give the same bytes. What is read back is not trusted: every number is
-//! checked, and memory grows only with the bytes that are there, never with what they announce.
+//! Machines in the same state give the same bytes. What is read back is not trusted: every number
+//! is checked, and memory grows only with the bytes that are there, never with what they announce.
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use quic_link::CredentialsError;
 use crate::certificates::CertificateError;
 use crate::config::ConfigError;
 use crate::files::FileError;
-use crate::identity::IdentityError;
+use crate::identity_error::IdentityError;
 use crate::plan::PlanError;
 
 /// A cluster cannot be made or used.
@@ -64,6 +64,14 @@ pub enum InitError {
         path: PathBuf,
         /// What is wrong with what it signed.
         source: CredentialsError,
+    },
+    /// A file cannot be what a cluster begins with.
+    #[error("a cluster cannot begin with {}: {what}", path.display())]
+    Snapshot {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
     },
     /// The plan cannot work.
     #[error(transparent)]

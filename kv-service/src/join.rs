@@ -17,8 +17,8 @@ use crate::init_error::InitError;
 use crate::plan::NodePlan;
 
 /// Makes `DIR/node-ID` for a new member: certificate, configuration, and a data directory with a
-/// fresh incarnation. `dir` is where the cluster was made, with the key of its authority. Timing and
-/// limits are those of a node that is there.
+/// fresh incarnation. `dir` is where the cluster was made, with the key of its authority. Timing
+/// and limits are those of a node that is there.
 ///
 /// # Errors
 /// When there is no cluster or no key, something is there already, the address is not `host:port`,

@@ -286,8 +286,8 @@ pub(crate) enum SessionRecordError {
 }
 
 impl Sessions {
-    /// Takes back the next record of a [`SessionRecords`]. What was there before must have come from
-    /// it too.
+    /// Takes back the next record of a [`SessionRecords`]. What was there before must have come
+    /// from it too.
     pub(crate) fn push(&mut self, record: SessionRecord) -> Result<(), SessionRecordError> {
         let newest = self.table.get_max().map(|(id, _)| *id);
         match record {

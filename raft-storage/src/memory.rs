@@ -7,15 +7,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use raft_core::{
     AppendBatch, Entry, HardState, Index, LoadedLog, LogId, LogReader, LogStore, LogUsage,
-    StorageError,
+    SnapshotStore, StorageError,
 };
 
+use crate::memory_snapshots::MemorySnapshots;
 use crate::outline::{Outline, fits_read};
 
-/// A log in memory. Clones share the log, so that a test can "restart" a node with a clone.
+/// A log in memory. Clones share the log and its snapshots, so that a test can "restart" a node
+/// with a clone.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryLogStore {
     log: Arc<Mutex<MemoryLog>>,
+    snapshots: Arc<MemorySnapshots>,
 }
 
 #[derive(Debug, Default)]
@@ -129,6 +132,10 @@ impl LogStore for MemoryLogStore {
     async fn reset(&mut self, to: LogId) -> Result<(), StorageError> {
         self.log().reset(to);
         Ok(())
+    }
+
+    fn snapshots(&self) -> Arc<dyn SnapshotStore> {
+        Arc::clone(&self.snapshots) as Arc<dyn SnapshotStore>
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {

@@ -12,8 +12,8 @@
 //! ```
 //!
 //! A call is sent again only where that cannot apply it twice: reads, stamped writes, and commands
-//! that are harmless when repeated. The rest, changes of the cluster, stay where they were sent; when
-//! no answer can come from there, they end as lost.
+//! that are harmless when repeated. The rest, changes of the cluster, stay where they were sent;
+//! when no answer can come from there, they end as lost.
 
 mod answers;
 mod overdue;

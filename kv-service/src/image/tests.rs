@@ -1,15 +1,16 @@
-//! Goal: a machine that was restored from an image is the one that it was taken from, and bytes that
-//! are no image do no harm.
-//! Method: random commands through whole machines; images in small parts, also damaged ones.
+//! Goal: a machine that was restored from an image is the one that it was taken from, and bytes
+//! that are no image do no harm. Method: random commands through whole machines; images in small
+//! parts, also damaged ones.
 
 use std::collections::VecDeque;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use kv_api::limits::{KEY_BYTES_MAX, SNAPSHOT_PART_BYTES_MAX, VALUE_BYTES_MAX};
-use kv_api::{Command, SessionStamp, WriteOp, encode};
+use kv_api::{Command, ScanPage, SessionStamp, WriteOp, encode};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample;
 use raft_core::{
     Index, LogId, SnapshotDescriptor, SnapshotMeta, SnapshotReader, StateMachine,
     StateMachineError, StorageError, Term,
@@ -17,6 +18,7 @@ use raft_core::{
 
 use super::*;
 use crate::state_machine::KvStateMachine;
+use crate::store::ScanRange;
 use crate::store::tests::any_write;
 
 fn now<T>(future: impl Future<Output = T>) -> T {
@@ -188,6 +190,7 @@ proptest! {
             ..ImageParts::new(original.store().clone(), original.sessions().clone())
         };
         let (taken_at, mut log_of_restored) = (log.index + 1, log.clone());
+        let unmoved = original.clone();
         let (mut parts, mut replies) = (Vec::new(), Vec::new());
         for step in &after {
             replies.push(log.apply(&mut original, step));
@@ -204,6 +207,8 @@ proptest! {
         prop_assert_eq!(restored.digest(), digest);
         restored.store().check();
         prop_assert_eq!(parts_of(&restored, part_bytes), at_once);
+        let (before, now) = (readable_in(&restored), readable_in(&unmoved));
+        prop_assert_eq!(before, now, "what can be read at any revision");
         for (step, reply) in after.iter().zip(replies) {
             prop_assert_eq!(log_of_restored.apply(&mut restored, step), reply, "{:?}", step);
         }
@@ -216,15 +221,16 @@ proptest! {
     #[test]
     fn a_damaged_image_does_no_harm(
         steps in vec(any_step(), 0..60),
-        damages in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..4),
-        cut in any::<Option<prop::sample::Index>>(),
+        damages in vec(any::<(sample::Index, sample::Index, u8)>(), 1..4),
+        cut in any::<Option<sample::Index>>(),
     ) {
         let mut machine = KvStateMachine::with_limits(Retention::default(), LIMITS);
         let mut log = Log::default();
         for step in &steps {
             log.apply(&mut machine, step);
         }
-        let mut parts: Vec<Vec<u8>> = parts_of(&machine, 100).iter().map(|it| it.to_vec()).collect();
+        let parts = parts_of(&machine, 100);
+        let mut parts: Vec<Vec<u8>> = parts.iter().map(|part| part.to_vec()).collect();
         for (part, byte, value) in damages {
             let part = part.get_mut(&mut parts);
             *byte.get_mut(part) = value;
@@ -255,6 +261,19 @@ proptest! {
             }
         }
     }
+}
+
+/// All that can be read, at each revision that can be read at.
+fn readable_in(machine: &KvStateMachine) -> Vec<ScanPage> {
+    let store = machine.store();
+    let range = ScanRange {
+        from: Bytes::new(),
+        to: None,
+        limit: 0,
+        keys_only: false,
+    };
+    let pages = (store.oldest()..=store.revision()).map(|at| store.scan(&range, Some(at)));
+    pages.map(|page| page.expect("readable")).collect()
 }
 
 /// A machine with something of everything.
@@ -438,6 +457,222 @@ fn what_is_no_image_is_refused_with_the_reason() {
     ];
     for (said, change) in cases {
         let error = refused(change);
+        assert!(error.contains(said), "{said}: {error}");
+    }
+}
+
+/// A compaction is paid off by the commands that follow. Replicas that have got further with it are
+/// in the same state.
+#[test]
+fn how_far_a_compaction_has_got_is_not_part_of_an_image() {
+    let mut machine = KvStateMachine::new();
+    let mut index = 0;
+    let mut apply = |machine: &mut KvStateMachine, command: &Command| {
+        index += 1;
+        machine.apply_command(Index(index), &encode(command));
+    };
+    for round in 0..5_000_u64 {
+        let key = format!("key-{}", round % 3);
+        apply(&mut machine, &put(&key, round.to_le_bytes().to_vec()));
+    }
+    let delete = WriteOp::Delete {
+        key: "key-2".into(),
+    };
+    let delete = Command::Write {
+        stamp: None,
+        op: delete,
+    };
+    apply(&mut machine, &delete);
+    let compact = Command::Compact { revision: 5_001 };
+    apply(&mut machine, &compact);
+    let held = machine.store().history_len();
+    assert!(held > 1_000, "{held} versions are still to be dropped");
+    let (early, digest) = (parts_of(&machine, PART_BYTES), machine.digest());
+    let mut restored = KvStateMachine::new();
+    restore(&mut restored, 5_002, early.clone()).unwrap();
+    assert_eq!(
+        (restored.digest(), restored.store().history_len()),
+        (digest, 0)
+    );
+    for _ in 0..10 {
+        apply(&mut machine, &compact);
+    }
+    assert_eq!(machine.store().history_len(), 0);
+    assert_eq!(parts_of(&machine, PART_BYTES), early);
+}
+
+fn version(key: &str, [create, modified, version]: [u64; 3], fate: Fate) -> Retained {
+    Retained {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        create_revision: create,
+        mod_revision: modified,
+        version,
+        value: "v".into(),
+        fate,
+    }
+}
+
+#[test]
+fn versions_that_contradict_each_other_are_refused() {
+    use Fate::{Deleted, Live, Replaced};
+    let counts = StoreCounts {
+        revision: 20,
+        oldest: 5,
+        live: 2,
+        superseded: 3,
+        superseded_bytes: 6,
+    };
+    let restored = |versions: &[Retained]| {
+        let mut store = StoreRestorer::new(Retention::default(), counts)?;
+        for version in versions {
+            store.push(version.clone())?;
+        }
+        store.finish()
+    };
+    let good = [
+        version("a", [2, 4, 2], Replaced(7)),
+        version("a", [2, 7, 3], Deleted(9)),
+        version("a", [12, 12, 1], Live),
+        version("b", [3, 3, 1], Deleted(8)),
+        version("c", [20, 20, 1], Live),
+    ];
+    restored(&good).unwrap().check();
+    let changed = |at: usize, change: fn(&mut Retained)| {
+        let mut versions = good.clone();
+        change(&mut versions[at]);
+        restored(&versions).unwrap_err().to_string()
+    };
+    for (at, change, said) in [
+        (
+            0,
+            (|it| it.create_revision = 0) as fn(&mut Retained),
+            "the revisions of its key",
+        ),
+        (0, |it| it.create_revision = 5, "the revisions of its key"),
+        (4, |it| it.mod_revision = 21, "the revisions of its key"),
+        (0, |it| it.version = 0, "its count of writes"),
+        (0, |it| it.version = 4, "its count of writes"),
+        (4, |it| it.version = 2, "its count of writes"),
+        (2, |it| it.create_revision = 10, "its count of writes"),
+        (0, |it| it.fate = Replaced(4), "the revision that ended it"),
+        (0, |it| it.fate = Replaced(5), "the revision that ended it"),
+        (3, |it| it.fate = Deleted(21), "the revision that ended it"),
+        (3, |it| it.fate = Deleted(9), "ended at the same revision"),
+        (3, |it| it.fate = Replaced(8), "what replaced it is missing"),
+        (0, |it| it.fate = Replaced(6), "which another one replaced"),
+        (1, |it| it.version = 4, "which another one replaced"),
+        (1, |it| it.create_revision = 3, "which another one replaced"),
+        (0, |it| it.fate = Deleted(7), "which was deleted"),
+        (1, |it| it.fate = Deleted(12), "which was deleted"),
+        (1, |it| it.fate = Live, "the newest version of its key"),
+        (3, |it| it.key = "0".into(), "the order of keys"),
+        (3, |it| it.key = Bytes::new(), "key of 0 bytes"),
+        (
+            3,
+            |it| it.value = vec![0; VALUE_BYTES_MAX + 1].into(),
+            "value of 1048577 bytes",
+        ),
+        (
+            3,
+            |it| it.value = "vw".into(),
+            "bytes of superseded versions: 7 instead of 6",
+        ),
+        (
+            3,
+            |it| it.value = Bytes::new(),
+            "bytes of superseded versions: 5 instead of 6",
+        ),
+        (3, |it| it.fate = Live, "keys: 3 instead of 2"),
+    ] {
+        let error = changed(at, change);
+        assert!(error.contains(said), "{at}, {said}: {error}");
+    }
+    let error = restored(&good[..4]).unwrap_err().to_string();
+    assert!(error.contains("keys: 1 instead of 2"), "{error}");
+    let error = restored(&[&good[..3], &good[4..]].concat()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("superseded versions: 2 instead of 3"),
+        "{error}"
+    );
+    let announced = |counts| StoreRestorer::new(retention(2, 6), counts).unwrap_err();
+    let error = announced(counts).to_string();
+    assert!(
+        error.contains("superseded versions of 3 are above the limit of 2"),
+        "{error}"
+    );
+    let oldest = StoreCounts {
+        oldest: 21,
+        ..counts
+    };
+    assert!(
+        announced(oldest)
+            .to_string()
+            .contains("the oldest revision: 21")
+    );
+}
+
+#[test]
+fn sessions_that_contradict_each_other_are_refused() {
+    let session = |id, last_used, unanswered_from| SessionRecord::Session {
+        id: SessionId(id),
+        last_used,
+        unanswered_from,
+    };
+    let reply = |sequence| SessionRecord::Reply(sequence, CommandReply::Compacted { oldest: 1 });
+    let restored = |records: &[SessionRecord]| {
+        let mut sessions = Sessions::new(LIMITS);
+        let pushed = records.iter().try_for_each(|it| sessions.push(it.clone()));
+        pushed.map(|()| sessions).map_err(|error| error.to_string())
+    };
+    let good = [
+        session(2, 9, 3),
+        reply(3),
+        reply(8),
+        session(5, 7, 1),
+        reply(1),
+    ];
+    assert_eq!(restored(&good).unwrap().replies(), 3);
+    for (records, said) in [
+        (vec![reply(1)], "belongs to no session"),
+        (vec![session(0, 1, 1)], "the order of sessions"),
+        (
+            vec![session(5, 7, 1), session(2, 9, 1)],
+            "the order of sessions",
+        ),
+        (
+            vec![session(5, 7, 1), session(5, 8, 1)],
+            "the order of sessions",
+        ),
+        (vec![session(5, 4, 1)], "the order of their uses"),
+        (
+            vec![session(2, 9, 1), session(5, 9, 1)],
+            "the order of their uses",
+        ),
+        (vec![session(2, 9, 0)], "the first number of a call"),
+        (vec![session(2, 9, 3), reply(2)], "the window of its calls"),
+        (vec![session(2, 9, 3), reply(9)], "the window of its calls"),
+        (
+            vec![session(2, 9, 1), reply(3), reply(3)],
+            "the order of calls",
+        ),
+        (
+            (1..=4).map(|id| session(id, 10 + id, 1)).collect(),
+            "sessions of 4 are above",
+        ),
+        (
+            [1, 2]
+                .into_iter()
+                .flat_map(|id| {
+                    let replies = (1..=5).map(reply);
+                    std::iter::once(session(id, 10 + id, 1)).chain(replies)
+                })
+                .collect(),
+            "kept replies of 10 are above the limit of 9",
+        ),
+    ] {
+        let error = restored(&records).unwrap_err();
         assert!(error.contains(said), "{said}: {error}");
     }
 }

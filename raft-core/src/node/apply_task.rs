@@ -5,31 +5,25 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::entry::{Entry, EntryKind};
+use crate::entry::Entry;
 use crate::error::{ProposeError, StopReason, StorageError};
 use crate::log_store::LogReader;
-use crate::membership::Membership;
 use crate::node::event::Event;
 use crate::node::lifecycle::StopSignal;
 use crate::node::machine::Machine;
 use crate::node::metrics::Metrics;
-use crate::node::request::{Committed, HeldImage, ReadWaiter, StateImageAt};
+use crate::node::page::{PAGE_BYTES_MAX, Page, check_read};
+use crate::node::request::{HeldImage, ReadWaiter, StateImageAt};
 use crate::node::snapshots::{OwnImage, Shelf};
 use crate::node::waiters::PlacedWaiter;
 use crate::protocol::Apply;
 use crate::snapshot::SnapshotMeta;
-use crate::state_machine::Command;
 use crate::types::Index;
 
 /// Items that may wait in the queue itself; more wait at the driver.
 pub(crate) const APPLY_QUEUE_ITEMS_MAX: usize = 1024;
-
-/// Encoded bytes of entries that are applied with one call, and that are read from the log at once.
-/// A single larger entry still goes alone. Small enough that queries do not wait long.
-const PAGE_BYTES_MAX: usize = 1 << 20;
 
 /// Stale queries that are answered between two pages.
 const STALE_QUERIES_PER_PAGE_MAX: usize = 64;
@@ -65,12 +59,11 @@ pub(crate) struct ApplyTask {
     links: ApplyLinks,
     /// The last entry applied, and the membership as of it.
     applied: SnapshotMeta,
-    /// What was to be applied is gone, because a snapshot replaces the log. Nothing is applied until
-    /// that is restored.
+    /// What was to be applied is gone, because a snapshot replaces the log. Nothing is applied
+    /// until that is restored.
     is_void: bool,
     /// Entries behind `applied` that are not applied yet.
-    page: Vec<Entry>,
-    page_bytes: usize,
+    page: Page,
     waiters: VecDeque<PlacedWaiter>,
     reads: BTreeMap<Index, Vec<ReadWaiter>>,
 }
@@ -103,8 +96,7 @@ impl ApplyTask {
             shelf,
             links,
             is_void: false,
-            page: Vec::new(),
-            page_bytes: 0,
+            page: Page::default(),
             waiters: VecDeque::new(),
             reads: BTreeMap::new(),
         }
@@ -189,9 +181,7 @@ impl ApplyTask {
 
     /// The last entry that is applied or in the page.
     fn taken(&self) -> Index {
-        self.page
-            .last()
-            .map_or(self.applied.last.index, Entry::index)
+        self.page.last().unwrap_or(self.applied.last).index
     }
 
     async fn push(&mut self, entry: Entry) -> Result<(), StopReason> {
@@ -200,9 +190,7 @@ impl ApplyTask {
             self.taken().next(),
             "entries are applied one after the other"
         );
-        self.page_bytes += entry.encoded_len();
-        self.page.push(entry);
-        if self.page_bytes >= PAGE_BYTES_MAX {
+        if self.page.push(entry) {
             self.apply_page().await?;
             self.answer_reads().await?;
             self.answer_stale().await?;
@@ -212,17 +200,15 @@ impl ApplyTask {
 
     async fn apply_page(&mut self) -> Result<(), StopReason> {
         let page = std::mem::take(&mut self.page);
-        self.page_bytes = 0;
-        let Some(last) = page.last().map(Entry::id) else {
+        let Some(last) = page.last() else {
             return Ok(());
         };
-        let commands: Vec<Command> = page.iter().filter_map(command).collect();
-        let replies = self.machine.apply(commands).await?;
+        let replies = self.machine.apply(page.commands()).await?;
         self.applied.last = last;
-        if let Some(entry) = page.iter().rfind(|e| e.kind() == EntryKind::Membership) {
-            self.applied.membership = membership(entry)?;
+        if let Some(membership) = page.membership()? {
+            self.applied.membership = membership;
         }
-        self.answer_waiters(&page, replies);
+        page.answer(replies, &mut self.waiters);
         self.report_applied().await;
         Ok(())
     }
@@ -231,27 +217,6 @@ impl ApplyTask {
         let index = self.applied.last.index;
         // The driver is gone only when the node ends, which needs no news of this.
         let _ = self.links.events.send(Event::Applied(index)).await;
-    }
-
-    fn answer_waiters(&mut self, page: &[Entry], replies: Vec<Bytes>) {
-        let mut replies = replies.into_iter();
-        for entry in page {
-            let reply = match entry.kind() {
-                EntryKind::Command => replies.next(),
-                EntryKind::Noop | EntryKind::Membership => None,
-            };
-            let waits = |(id, _): &mut PlacedWaiter| id.index <= entry.index();
-            while let Some((id, waiter)) = self.waiters.pop_front_if(waits) {
-                waiter.answer(match &reply {
-                    Some(reply) if id == entry.id() => Ok(Committed {
-                        id,
-                        reply: reply.clone(),
-                    }),
-                    // Another leader put another entry here.
-                    _ => Err(ProposeError::Unknown),
-                });
-            }
-        }
     }
 
     /// What was handed over before is applied first: it is committed, and its waiters get their
@@ -265,7 +230,8 @@ impl ApplyTask {
         let content = self.shelf.open(meta.last).await;
         let content = content.map_err(StopReason::Storage)?;
         tracing::info!(last = %meta.last, "the state is restored from a snapshot");
-        self.machine.restore(content).await?;
+        let stop = self.links.stop.clone();
+        self.machine.restore(content, stop).await?;
         self.links.metrics.snapshots_installed.increment();
         let waits = |(id, _): &mut PlacedWaiter| id.index <= meta.last.index;
         while let Some((_, waiter)) = self.waiters.pop_front_if(waits) {
@@ -344,55 +310,19 @@ impl ApplyTask {
     }
 }
 
-fn command(entry: &Entry) -> Option<Command> {
-    match entry.kind() {
-        EntryKind::Command => Some(Command {
-            id: entry.id(),
-            payload: entry.payload().clone(),
-        }),
-        EntryKind::Noop | EntryKind::Membership => None,
-    }
-}
-
-fn membership(entry: &Entry) -> Result<Membership, StopReason> {
-    let decoded = Membership::decode(entry.payload());
-    decoded.map_err(|error| bad_read(entry.index(), &format!("gave no membership: {error}")))
-}
-
-/// A reader belongs to the user, so what it gives is checked and not trusted.
-fn check_read(start: Index, end: Index, entries: Vec<Entry>) -> Result<Vec<Entry>, StopReason> {
-    let mut expected = start;
-    for entry in &entries {
-        if entry.index() != expected || expected >= end {
-            return Err(bad_read(expected, &format!("gave {}", entry.id())));
-        }
-        expected = expected.next();
-    }
-    if expected == start {
-        return Err(bad_read(start, "gave nothing"));
-    }
-    Ok(entries)
-}
-
-fn bad_read(index: Index, what: &str) -> StopReason {
-    StopReason::Storage(StorageError::Damaged {
-        path: "log reader".to_owned(),
-        offset: index.0,
-        what: format!("read of entry {index} {what}"),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::EntryKind;
     use crate::error::StateMachineError;
     use crate::log_store::LogUsage;
     use crate::node::budget::Budget;
     use crate::node::lifecycle;
-    use crate::node::request::{ProposeWaiter, Waiter};
-    use crate::state_machine::StateMachine;
+    use crate::node::request::{Committed, ProposeWaiter, Waiter};
+    use crate::state_machine::{Command, StateMachine};
     use crate::types::{LogId, Term};
     use async_trait::async_trait;
+    use bytes::Bytes;
     use std::ops::Range;
     use std::sync::Mutex;
     use tokio::sync::oneshot;

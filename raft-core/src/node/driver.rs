@@ -1,6 +1,6 @@
-//! The loop: drain the inbox, step each input, take the effects once, and have them executed. Decides
-//! nothing, and awaits nothing but its inbox and its clock: a slow disk, a slow state machine or a
-//! dead peer never holds up a heartbeat.
+//! The loop: drain the inbox, step each input, take the effects once, and have them executed.
+//! Decides nothing, and awaits nothing but its inbox and its clock: a slow disk, a slow state
+//! machine or a dead peer never holds up a heartbeat.
 
 use std::sync::Arc;
 
@@ -78,15 +78,19 @@ impl Batch {
 }
 
 impl Driver {
-    /// A driver that has not stepped anything yet.
+    /// A driver that has handed over what a node has to say before anything happens, such as
+    /// whom it talks to, and which snapshot is to be restored.
     pub(crate) fn new(raft: Raft, executors: Executors, links: DriverLinks) -> Self {
-        Self {
+        let mut driver = Self {
             links,
             raft,
             executors,
             ticks: 0,
             stepped: 0,
-        }
+        };
+        driver.execute();
+        driver.publish();
+        driver
     }
 
     /// Runs until it is aborted, or the last handle is dropped.
@@ -94,9 +98,6 @@ impl Driver {
         let sleep = tokio::time::sleep_until(self.links.ticker.next());
         tokio::pin!(sleep);
         let mut batch = Batch::default();
-        // What a node with a log has to say before anything happens.
-        self.execute();
-        self.publish();
         loop {
             tokio::select! {
                 biased;

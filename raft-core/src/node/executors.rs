@@ -137,8 +137,8 @@ impl Executors {
         }
     }
 
-    /// Hands each field to its executor. Who belongs to the group and who leads comes first, because
-    /// what is sent depends on it; the rest is in the order of the fields.
+    /// Hands each field to its executor. Who belongs to the group and who leads comes first,
+    /// because what is sent depends on it; the rest is in the order of the fields.
     pub(crate) fn execute(&mut self, effects: Effects) {
         let Effects {
             writes,

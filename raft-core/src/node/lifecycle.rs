@@ -19,8 +19,8 @@ const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
 /// The task whose orderly end is the end of the node.
 pub(crate) const DRIVER: &str = "driver";
 
-/// Tasks that were asked for while the node runs and are not started yet. The supervisor does nothing
-/// else, so this is never many.
+/// Tasks that were asked for while the node runs and are not started yet. The supervisor does
+/// nothing else, so this is never many.
 const STARTING_TASKS_MAX: usize = 64;
 
 type Task = Pin<Box<dyn Future<Output = Result<(), StopReason>> + Send>>;

@@ -143,9 +143,9 @@ impl Group {
         }
     }
 
-    /// A new beginning of the log, a hard state or a truncation begins a new group: a group executes
-    /// them in this order and before all entries, which is the order of the writes only if the first
-    /// write alone has them.
+    /// A new beginning of the log, a hard state or a truncation begins a new group: a group
+    /// executes them in this order and before all entries, which is the order of the writes only if
+    /// the first write alone has them.
     fn has_room_for(&self, write: &Write) -> bool {
         write.log_start.is_none()
             && write.batch.hard_state.is_none()

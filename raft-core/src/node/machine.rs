@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::error::{StateMachineError, StopReason};
+use crate::node::lifecycle::StopSignal;
 use crate::node::metrics::{Metrics, microseconds};
 use crate::node::snapshots::WatchedReader;
 use crate::snapshot::SnapshotReader;
@@ -59,14 +60,16 @@ impl Machine {
             .map_err(StopReason::StateMachine)
     }
 
-    /// Replaces the state. A store that fails meanwhile is named as the cause.
+    /// Replaces the state. A store that fails meanwhile is named as the cause. A node that stops
+    /// does not wait for the rest of the snapshot: the state is gone anyway.
     pub(crate) async fn restore(
         &mut self,
         content: Box<dyn SnapshotReader>,
+        stop: StopSignal,
     ) -> Result<(), StopReason> {
         let started = Instant::now();
         let (content, failure) = WatchedReader::new(content);
-        let restored = self.inner.restore(Box::new(content)).await;
+        let restored = self.inner.restore(Box::new(content.until(stop))).await;
         if let Some(error) = failure.take() {
             return Err(StopReason::Storage(error));
         }

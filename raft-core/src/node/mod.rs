@@ -44,6 +44,7 @@ mod machine;
 mod metrics;
 mod operations;
 mod outbox;
+mod page;
 mod peers;
 mod receive;
 mod request;

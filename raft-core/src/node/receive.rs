@@ -1,6 +1,6 @@
 //! Takes messages from the transport into the driver's inbox. Here the node may wait: an inbox that
-//! is full holds up the transport, which holds up the sender. Snapshots that are offered go to a task
-//! of their own, so that nothing waits behind one.
+//! is full holds up the transport, which holds up the sender. Snapshots that are offered go to a
+//! task of their own, so that nothing waits behind one.
 
 use std::sync::Arc;
 

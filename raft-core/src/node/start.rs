@@ -1,14 +1,14 @@
-//! What a node finds when it starts, put together from its log, its snapshots and its state machine.
-//! A crash may have come between a snapshot that was received and the log that was to follow it; that
-//! is made good here.
+//! What a node finds when it starts, put together from its log, its snapshots and its state
+//! machine. A crash may have come between a snapshot that was received and the log that was to
+//! follow it; that is made good here.
 
 use crate::config::{Config, ConfigError};
 use crate::entry::Entry;
 use crate::error::StorageError;
-use crate::log_store::{AppendBatch, LoadedLog, LogStore};
+use crate::log_store::{LoadedLog, LogStore};
 use crate::membership::Membership;
 use crate::snapshot::{SnapshotDescriptor, SnapshotMeta};
-use crate::types::{HardState, Index, LogId, Term};
+use crate::types::{Index, LogId, Term};
 
 /// Why a node did not start. No task is left.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,22 +74,6 @@ pub(crate) async fn find(
         return Err(StartError::MissingSnapshot { start, newest });
     }
     let missing = newest.filter(|last| !holds(&loaded, *last));
-    // The term of a snapshot that was received was seen, though a crash came before it was noted.
-    // With entries behind it there was no such crash: then the hard state is what was lost.
-    let is_bare = missing.is_some() || loaded.last == start;
-    let seen = missing.unwrap_or(start).term;
-    if is_bare && loaded.hard_state.term < seen {
-        let hard_state = HardState {
-            term: seen,
-            vote: None,
-        };
-        let batch = AppendBatch {
-            hard_state: Some(hard_state),
-            ..AppendBatch::default()
-        };
-        store.append(batch).await?;
-        loaded.hard_state = hard_state;
-    }
     if let Some(last) = missing {
         tracing::warn!(%last, log = %loaded.last, "the log goes on behind the newest snapshot");
         store.reset(last).await?;

@@ -83,7 +83,7 @@ impl Parts {
         let (stale, stale_inbox) = mpsc::channel(limits.reads_pending_max);
 
         let shared = Shared::new(&self, &supervisor, events);
-        let message_inbox = shared.start_network(&mut supervisor, &self.config);
+        let (messages, message_inbox) = mpsc::channel(INBOX_MESSAGES_MAX);
         let loads = shared.start_loader(&mut supervisor);
         let images = shared.start_take(&mut supervisor);
         let log = shared.start_log(&mut supervisor, self.log_store);
@@ -130,6 +130,7 @@ impl Parts {
             clock: matches!(self.config.reads, ReadPolicy::Lease { .. }).then_some(self.clock),
         };
         let driver = Driver::new(self.raft, executors, links);
+        shared.start_network(&mut supervisor, &self.config, messages);
         supervisor.spawn(DRIVER, Ending::Abort, driver.run());
         tokio::spawn(supervisor.run(self.transport));
         let ends = HandleEnds {
@@ -207,13 +208,12 @@ impl Shared {
         &self,
         supervisor: &mut Supervisor,
         config: &Config,
-    ) -> mpsc::Receiver<Received> {
-        let (messages, inbox) = mpsc::channel(INBOX_MESSAGES_MAX);
+        messages: mpsc::Sender<Received>,
+    ) {
         let offers = self.start_snapshot_receive(supervisor, config, messages.clone());
         let transport = Arc::clone(&self.transport);
         let task = receive::run(transport, messages, offers, Arc::clone(&self.metrics));
         supervisor.spawn("receive", Ending::Abort, task);
-        inbox
     }
 
     fn start_snapshot_receive(

@@ -1,5 +1,5 @@
-//! What every log store must do, as one suite. It panics, naming the case, at the first thing that
-//! a store does differently from a plain vector of entries.
+//! What every log store and its snapshots must do, as one suite. It panics, naming the case, at the
+//! first thing that a store does differently from a plain vector of entries.
 //!
 //! ```no_run
 //! # async fn example() {
@@ -18,6 +18,7 @@ mod compaction;
 mod model;
 mod place;
 mod random;
+mod snapshots;
 
 pub use place::Place;
 pub use random::{RandomOptions, run_random};
@@ -47,7 +48,23 @@ pub async fn run(mut new_place: impl FnMut() -> Place) {
     compaction::a_reset_leaves_nothing_but_term_and_vote(new_place()).await;
     compaction::a_log_goes_on_behind_a_reset(new_place()).await;
     compaction::readers_beside_it_meet_the_start(new_place()).await;
+    run_snapshots(&mut new_place).await;
     for seed in 0..6 {
         run_random(new_place(), RandomOptions { seed, steps: 60 }).await;
     }
+}
+
+async fn run_snapshots(new_place: &mut impl FnMut() -> Place) {
+    snapshots::a_store_begins_without(new_place()).await;
+    snapshots::one_is_there_once_it_is_finished(new_place()).await;
+    snapshots::one_that_is_not_finished_leaves_nothing(new_place()).await;
+    snapshots::a_newer_one_takes_the_place(new_place()).await;
+    snapshots::an_older_one_that_ends_later_goes(new_place()).await;
+    snapshots::readers_go_to_any_part(new_place()).await;
+    snapshots::a_transfer_goes_on_where_it_ended(new_place()).await;
+    snapshots::a_transfer_of_another_one_begins_anew(new_place()).await;
+    snapshots::what_was_not_announced_is_refused(new_place()).await;
+    snapshots::one_transfer_at_a_time(new_place()).await;
+    snapshots::parts_have_a_largest_size(new_place()).await;
+    snapshots::the_log_and_they_do_not_touch_each_other(new_place()).await;
 }

@@ -29,15 +29,16 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use raft_core::{AppendBatch, LoadedLog, LogId, LogReader, LogStore, StorageError};
+use raft_core::{AppendBatch, LoadedLog, LogId, LogReader, LogStore, SnapshotStore, StorageError};
 
 pub use options::{RecoveryReport, TailCut, WalOptions};
 
 use crate::batch_thread::{BatchThread, Change};
 use crate::errors::{foreign, io_error};
-use crate::files::{create_dir_synced, lock_dir};
+use crate::files::{Disk, create_dir_synced, lock_dir};
 use crate::memberships::read_memberships;
 use crate::owner::WalOwner;
+use crate::snapshots::{self, FileSnapshots};
 use active::{ActiveSegment, Beginning, SegmentFactory};
 use reader::WalReader;
 use recovery::Recovered;
@@ -52,6 +53,7 @@ use writer::Writer;
 pub struct WalLogStore {
     shared: Arc<Shared>,
     thread: BatchThread,
+    snapshots: Arc<FileSnapshots>,
 }
 
 impl WalLogStore {
@@ -98,7 +100,15 @@ impl WalLogStore {
             Some(recovered) => opening.existing(recovered)?,
             None => opening.fresh()?,
         };
-        let store = opening.start(active, sealed, lock)?;
+        let beside = snapshots::beside(dir);
+        let snapshots = opening.options.snapshots.as_deref().unwrap_or(&beside);
+        let snapshots = FileSnapshots::open(Disk::default(), snapshots, &owner)?;
+        let (shared, thread) = opening.start(active, sealed, lock)?;
+        let store = Self {
+            shared,
+            thread,
+            snapshots: Arc::new(snapshots),
+        };
         report.duration = started.elapsed();
         tracing::info!(
             dir = %dir.display(),
@@ -212,7 +222,7 @@ impl Opening<'_> {
         active: ActiveSegment,
         sealed: SealedSegments,
         lock: File,
-    ) -> Result<WalLogStore, StorageError> {
+    ) -> Result<(Arc<Shared>, BatchThread), StorageError> {
         let durable = self.shared.durable();
         let outline = durable.index.outline();
         let writer = Writer {
@@ -230,10 +240,7 @@ impl Opening<'_> {
         let poison = Arc::clone(&self.shared.poison);
         let thread = BatchThread::start("wal-writer", poison, writer)
             .map_err(|error| io_error("start the writer of", self.dir, &error))?;
-        Ok(WalLogStore {
-            shared: self.shared,
-            thread,
-        })
+        Ok((self.shared, thread))
     }
 }
 
@@ -278,6 +285,10 @@ impl LogStore for WalLogStore {
 
     async fn reset(&mut self, to: LogId) -> Result<(), StorageError> {
         self.thread.write(Change::Reset(to)).await
+    }
+
+    fn snapshots(&self) -> Arc<dyn SnapshotStore> {
+        Arc::clone(&self.snapshots) as Arc<dyn SnapshotStore>
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {

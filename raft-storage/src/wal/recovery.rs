@@ -15,7 +15,7 @@ use super::scan::{Record, ScanEnd, Window, remains, scan};
 use super::sealed::SealedSegment;
 use super::segment::{HEADER_BYTES, SealMark, SegmentHeader, SegmentRef, sequence_of};
 use crate::errors::{damaged, foreign, io_error};
-use crate::files::Disk;
+use crate::files::{Disk, settle};
 use crate::hard_state::decode_hard_state;
 use crate::memberships::is_membership;
 use crate::owner::WalOwner;
@@ -398,20 +398,6 @@ fn judge(
     }
     let end = remains.end;
     Ok((end > offset).then_some(TornTail { offset, end }))
-}
-
-/// Makes the page cache and the disk agree on the last segment before it is read: what was written
-/// but not synced when the process died becomes durable, and what the disk refused to keep, though
-/// the cache still has it, is not taken for durable.
-fn settle(path: &Path) -> Result<(), StorageError> {
-    let file = File::open(path).map_err(|error| io_error("open", path, &error))?;
-    file.sync_data()
-        .map_err(|error| io_error("sync", path, &error))?;
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed) {
-        tracing::debug!(path = %path.display(), %error, "the page cache was not dropped");
-    }
-    Ok(())
 }
 
 /// Step 7: copies a torn tail aside and overwrites it with zeros, so that nothing of it can be

@@ -1,6 +1,6 @@
 //! Snapshots as files: `take` writes images of this node's own state, `send` sends snapshots to
-//! followers that lag too far, `receive` takes one from a leader. What the three share is here; when
-//! a snapshot is taken, sent or installed is the protocol's business.
+//! followers that lag too far, `receive` takes one from a leader. What the three share is in
+//! `shelf`; when a snapshot is taken, sent or installed is the protocol's business.
 
 mod reader;
 mod receive;

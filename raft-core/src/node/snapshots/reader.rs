@@ -1,5 +1,5 @@
 //! A reader of a snapshot that goes through somebody else's code, a transport or a state machine,
-//! and must not lose the error of the store on the way.
+//! and must not lose the error of the store on the way; nor hold up the end of the node.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,12 +7,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::StorageError;
+use crate::node::lifecycle::StopSignal;
 use crate::snapshot::{SnapshotDescriptor, SnapshotReader};
 
 /// See the file.
 pub(crate) struct WatchedReader {
     inner: Box<dyn SnapshotReader>,
     watch: ReaderWatch,
+    /// Where set, nothing more is read once the node stops.
+    stop: Option<StopSignal>,
 }
 
 /// The other side of a [`WatchedReader`].
@@ -58,8 +61,17 @@ impl WatchedReader {
         let reader = Self {
             inner,
             watch: watch.clone(),
+            stop: None,
         };
         (reader, watch)
+    }
+
+    /// The same, that reads no further when the node stops.
+    pub(crate) fn until(self, stop: StopSignal) -> Self {
+        Self {
+            stop: Some(stop),
+            ..self
+        }
     }
 }
 
@@ -83,9 +95,56 @@ impl SnapshotReader for WatchedReader {
     }
 
     async fn next_part(&mut self) -> Result<Option<Bytes>, StorageError> {
+        if self.stop.as_ref().is_some_and(StopSignal::is_set) {
+            return Err(StorageError::Poisoned("the node stops".to_owned()));
+        }
         let read = self.inner.next_part().await;
         self.watch.see(read, |part| {
             part.as_ref().map_or(0, |part| part.len() as u64)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::LogId;
+
+    /// One part, and then a failure.
+    struct Failing(SnapshotDescriptor);
+
+    #[async_trait]
+    impl SnapshotReader for Failing {
+        fn descriptor(&self) -> &SnapshotDescriptor {
+            &self.0
+        }
+
+        async fn seek(&mut self, _: u64) -> Result<(), StorageError> {
+            Ok(())
+        }
+
+        async fn next_part(&mut self) -> Result<Option<Bytes>, StorageError> {
+            self.0.parts -= 1;
+            match self.0.parts {
+                1 => Ok(Some(Bytes::from_static(b"part"))),
+                _ => Err(StorageError::NoSnapshot(LogId::ZERO)),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_of_the_store_is_kept_and_that_of_a_peer_is_not() {
+        let descriptor = SnapshotDescriptor {
+            parts: 2,
+            ..SnapshotDescriptor::default()
+        };
+        let (mut reader, watch) = WatchedReader::new(Box::new(Failing(descriptor)));
+        assert!(reader.seek(3).await.is_err(), "beyond its end");
+        assert_eq!(watch.take(), None);
+        reader.seek(2).await.unwrap();
+        reader.next_part().await.unwrap();
+        assert_eq!(watch.bytes(), 4);
+        reader.next_part().await.unwrap_err();
+        assert_eq!(watch.take(), Some(StorageError::NoSnapshot(LogId::ZERO)));
     }
 }

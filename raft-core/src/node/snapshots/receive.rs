@@ -1,6 +1,6 @@
 //! Receives snapshots from a leader, one at a time, part by part onto the disk; when all of it is
-//! durable, the protocol hears of it. What came before a transfer broke is kept by the store, and the
-//! next transfer of the same snapshot goes on behind it.
+//! durable, the protocol hears of it. What came before a transfer broke is kept by the store, and
+//! the next transfer of the same snapshot goes on behind it.
 //!
 //! A disk that is full refuses the transfer; any other failure of the store ends the node. What a
 //! peer does never ends it.
@@ -133,13 +133,13 @@ impl ReceiveTask {
         let descriptor = match self.check(&envelope) {
             Ok(descriptor) => descriptor,
             Err(why) => {
-                finish(stream, Err(why)).await;
+                self.finish(stream, Err(why)).await;
                 return Ok(None);
             }
         };
         let Some(room) = self.links.shelf.try_install() else {
             let why = "busy: another snapshot is being installed".to_owned();
-            finish(stream, Err(why)).await;
+            self.finish(stream, Err(why)).await;
             return Ok(None);
         };
         let started = Instant::now();
@@ -156,13 +156,17 @@ impl ReceiveTask {
             }
             Ended::Refused(stream, why) => {
                 metrics.snapshots_failed.increment();
-                tracing::warn!(%from, %descriptor, why, "snapshot refused");
-                finish(stream, Err(why)).await;
+                let count = metrics.snapshots_failed.value();
+                // The sender tries again and again, for as long as the disk is full.
+                if count.is_power_of_two() {
+                    tracing::warn!(%from, %descriptor, why, count, "snapshot refused");
+                }
+                self.finish(stream, Err(why)).await;
                 Ok(None)
             }
             Ended::Lost(why) => {
                 metrics.snapshots_failed.increment();
-                tracing::info!(%from, %descriptor, why, "snapshot broken off");
+                tracing::debug!(%from, %descriptor, why, "snapshot broken off");
                 Ok(None)
             }
             Ended::Replaced(newer) => Ok(Some(newer)),
@@ -259,7 +263,7 @@ impl ReceiveTask {
         }
     }
 
-    /// Waits for the sender, unless something ends the transfer. Other offers are refused meanwhile.
+    /// Waits for the sender, unless something ends the transfer. Others are refused meanwhile.
     async fn unless_ended<T>(
         &mut self,
         current: Sender,
@@ -285,9 +289,9 @@ impl ReceiveTask {
                 }
                 Ok(_) => {
                     let why = format!("busy: node {} sends a snapshot", current.from);
-                    finish(offer.stream, Err(why)).await;
+                    self.finish(offer.stream, Err(why)).await;
                 }
-                Err(why) => finish(offer.stream, Err(why)).await,
+                Err(why) => self.finish(offer.stream, Err(why)).await,
             }
         }
     }
@@ -301,7 +305,18 @@ impl ReceiveTask {
     ) {
         let received = Received::new(envelope, Some(room));
         // The driver is gone only when the node ends.
-        let (_, _) = tokio::join!(self.links.inbox.send(received), finish(stream, Ok(())));
+        let (_, _) = tokio::join!(self.links.inbox.send(received), self.finish(stream, Ok(())));
+    }
+
+    /// Tells the sender how it ended. One that does not hear it notices by itself.
+    async fn finish(&self, stream: Box<dyn SnapshotStream>, outcome: Result<(), String>) {
+        let mut stop = self.links.stop.clone();
+        let told = tokio::time::timeout(FINISH_TIME_MAX, stream.finish(outcome));
+        tokio::select! {
+            biased;
+            _ = told => {}
+            () = stop.wait() => {}
+        }
     }
 }
 
@@ -313,9 +328,4 @@ fn refused(stream: Box<dyn SnapshotStream>, error: StorageError) -> Result<Ended
         | StorageError::SnapshotMismatch { .. } => Ok(Ended::Refused(stream, error.to_string())),
         error => Err(error),
     }
-}
-
-async fn finish(stream: Box<dyn SnapshotStream>, outcome: Result<(), String>) {
-    // A sender that does not hear it notices by itself.
-    let _ = tokio::time::timeout(FINISH_TIME_MAX, stream.finish(outcome)).await;
 }

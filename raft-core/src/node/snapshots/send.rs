@@ -165,10 +165,188 @@ async fn send(links: &SendLinks, envelope: Envelope) -> Result<bool, StorageErro
         }
         Err(error) => {
             metrics.snapshots_failed.increment();
-            if error != SendError::Closed {
-                tracing::info!(%to, %descriptor, %error, "snapshot not sent");
+            let count = metrics.snapshots_failed.value();
+            if count.is_power_of_two() && error != SendError::Closed {
+                tracing::warn!(%to, %descriptor, %error, count, "snapshot not sent");
             }
             Ok(false)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::lifecycle;
+    use crate::snapshot::{SnapshotDescriptor, SnapshotMeta, SnapshotReader};
+    use crate::snapshot::{SnapshotStore, SnapshotWriter};
+    use crate::transport::Incoming;
+    use crate::types::{ClusterId, GroupId, Incarnation, Index, LogId, Term};
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use std::sync::Mutex;
+
+    struct Empty(SnapshotDescriptor);
+
+    #[async_trait]
+    impl SnapshotReader for Empty {
+        fn descriptor(&self) -> &SnapshotDescriptor {
+            &self.0
+        }
+
+        async fn seek(&mut self, _: u64) -> Result<(), StorageError> {
+            Ok(())
+        }
+
+        async fn next_part(&mut self) -> Result<Option<Bytes>, StorageError> {
+            Ok(None)
+        }
+    }
+
+    /// Has every snapshot but that up to entry 1.
+    struct Store;
+
+    #[async_trait]
+    impl SnapshotStore for Store {
+        fn latest(&self) -> Option<SnapshotDescriptor> {
+            None
+        }
+
+        async fn create(&self, _: SnapshotMeta) -> Result<Box<dyn SnapshotWriter>, StorageError> {
+            unreachable!("nothing is taken here")
+        }
+
+        async fn receive(
+            &self,
+            _: SnapshotDescriptor,
+        ) -> Result<Box<dyn SnapshotWriter>, StorageError> {
+            unreachable!("nothing is received here")
+        }
+
+        async fn open(&self, last: LogId) -> Result<Box<dyn SnapshotReader>, StorageError> {
+            match last.index {
+                Index(1) => Err(StorageError::NoSnapshot(last)),
+                _ => Ok(Box::new(Empty(SnapshotDescriptor::default()))),
+            }
+        }
+    }
+
+    /// Keeps what is on its way and never gets it there, but for that up to entry 9.
+    #[derive(Default)]
+    struct Slow {
+        begun: Mutex<Vec<u64>>,
+        running: Arc<()>,
+    }
+
+    #[async_trait]
+    impl Transport for Slow {
+        async fn send(&self, _: NodeId, _: Envelope) -> Result<(), SendError> {
+            Ok(())
+        }
+
+        async fn send_snapshot(
+            &self,
+            _: NodeId,
+            envelope: Envelope,
+            _: Box<dyn SnapshotReader>,
+        ) -> Result<(), SendError> {
+            let _running = Arc::clone(&self.running);
+            let Message::Snapshot(descriptor) = envelope.message else {
+                panic!("no snapshot");
+            };
+            let last = descriptor.meta.last.index.0;
+            self.begun.lock().unwrap().push(last);
+            if last != 9 {
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        }
+
+        async fn recv(&self) -> Option<Incoming> {
+            std::future::pending().await
+        }
+
+        async fn close(&self) {}
+    }
+
+    fn envelope(to: u64, last: u64, term: u64) -> Envelope {
+        let mut descriptor = SnapshotDescriptor::default();
+        descriptor.meta.last = LogId::new(Term(1), Index(last));
+        Envelope {
+            cluster: ClusterId::default(),
+            group: GroupId(1),
+            from: NodeId(1),
+            from_incarnation: Incarnation(1),
+            to: NodeId(to),
+            to_incarnation: Incarnation(to),
+            term: Term(term),
+            message: Message::Snapshot(descriptor),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_newer_transfer_takes_the_place_of_an_older_one_to_the_same_receiver() {
+        let (mut supervisor, _life) = lifecycle::new();
+        let (events, mut ended) = mpsc::channel(8);
+        let transport = Arc::new(Slow::default());
+        let links = SendLinks {
+            shelf: Arc::new(Shelf::new(Arc::new(Store))),
+            transport: Arc::clone(&transport) as Arc<dyn Transport>,
+            events,
+            metrics: Arc::default(),
+        };
+        let metrics = Arc::clone(&links.metrics);
+        let mut senders = Senders::new(links, supervisor.spawner());
+        let idle = std::future::pending();
+        supervisor.spawn("idle", lifecycle::Ending::Abort, idle);
+        tokio::spawn(supervisor.run(Arc::clone(&transport) as Arc<dyn Transport>));
+        let begun = || transport.begun.lock().unwrap().clone();
+        let running = || Arc::strong_count(&transport.running) - 1;
+        let until = async |count: usize| {
+            while begun().len() < count {
+                tokio::task::yield_now().await;
+            }
+        };
+
+        senders.send(envelope(2, 5, 1));
+        senders.send(envelope(3, 5, 1));
+        until(2).await;
+        senders.send(envelope(2, 5, 1));
+        senders.send(envelope(2, 6, 1));
+        until(3).await;
+        senders.send(envelope(2, 6, 2));
+        until(4).await;
+        assert_eq!(begun(), [5, 5, 6, 6], "the repeated one changed nothing");
+        while running() > 2 {
+            tokio::task::yield_now().await;
+        }
+        senders.send(envelope(2, 9, 2));
+        senders.send(envelope(3, 1, 2));
+        for _ in 0..2 {
+            match ended.recv().await {
+                Some(Event::SnapshotSent {
+                    to,
+                    number,
+                    is_delivered,
+                }) => {
+                    assert_eq!(is_delivered, to == NodeId(2));
+                    assert!(!senders.ended(to, number - 1), "an older one");
+                    assert!(senders.ended(to, number));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(metrics.snapshots_sent.value(), 1);
+        assert!(
+            ended.try_recv().is_err(),
+            "what was replaced is not reported"
+        );
+
+        senders.send(envelope(2, 5, 2));
+        until(6).await;
+        senders.stop();
+        while running() > 0 {
+            tokio::task::yield_now().await;
         }
     }
 }

@@ -1,12 +1,12 @@
 //! The store of snapshots, and the two rules that hold between those who use it.
 //!
-//! 1. Of two snapshots that are finished at the same time the newer one stays: an own image that was
-//!    overtaken by one that was received is given up.
-//! 2. From the first byte of a snapshot that is received until the state machine has it, no other is
-//!    received: it would take the place of the one that is about to be restored.
+//! 1. Of two snapshots that are finished at the same time the newer one stays: an own image that
+//!    was overtaken by one that was received is given up.
+//! 2. From the first byte of a snapshot that is received until the state machine has it, no other
+//!    is received: it would take the place of the one that is about to be restored.
 //!
-//! It also knows how far the log was replaced by a snapshot: entries up to there that are still to be
-//! applied may be gone, and need not be applied any more.
+//! It also knows how far the log was replaced by a snapshot: entries up to there that are still to
+//! be applied may be gone, and need not be applied any more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -91,16 +91,22 @@ impl TakeTask {
     async fn write(&self, own: OwnImage) -> Result<Option<SnapshotDescriptor>, WriteError> {
         let OwnImage { meta, mut image } = own;
         let mut writer = self.links.shelf.create(meta.clone()).await?;
-        while let Some(part) = image.next_part().await? {
+        let mut stop = self.links.stop.clone();
+        loop {
+            let part = tokio::select! {
+                biased;
+                () = stop.wait() => return Ok(None),
+                part = image.next_part() => part?,
+            };
+            let Some(part) = part else {
+                break;
+            };
             let bytes = part.len();
             if bytes > SNAPSHOT_PART_BYTES_MAX {
                 let what = format!(
                     "a part of {bytes} bytes is above the limit of {SNAPSHOT_PART_BYTES_MAX}"
                 );
                 return Err(WriteError::Image(StateMachineError(what)));
-            }
-            if self.links.stop.is_set() {
-                return Ok(None);
             }
             writer.write(part).await?;
             self.links.metrics.snapshot_bytes_taken.add(bytes as u64);

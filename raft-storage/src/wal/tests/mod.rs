@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use super::{RecoveryReport, WalLogStore, WalOptions};
 use crate::batch_thread::Change;
 use crate::files::Disk;
-use crate::files::probe::{Image, Probe};
+use crate::files::probe::{Image, Probe, memory_dir};
 use crate::owner::WalOwner;
 
 const OWNER: WalOwner = WalOwner {
@@ -201,14 +201,26 @@ fn random_batch(random: &mut Random, model: &Model, term: u64) -> AppendBatch {
     made.entries = batch(term, last + 1, &lengths).entries;
     made
 }
-fn scratch_dir() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    let dir = if memory.is_dir() {
-        tempfile::tempdir_in(memory)
-    } else {
-        tempfile::tempdir()
-    };
-    dir.expect("a scratch directory can be made")
+/// A directory for a log, in one for its snapshots as well.
+struct ScratchDir {
+    path: PathBuf,
+    _outer: TempDir,
+}
+
+impl ScratchDir {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn scratch_dir() -> ScratchDir {
+    let outer = memory_dir();
+    let path = outer.path().join("wal");
+    fs::create_dir(&path).expect("a directory can be made in it");
+    ScratchDir {
+        path,
+        _outer: outer,
+    }
 }
 
 fn options(probe: Option<&Arc<Probe>>) -> WalOptions {
@@ -239,7 +251,7 @@ fn read_dir(dir: &Path) -> Image {
         .collect()
 }
 
-fn write_dir(image: &Image) -> TempDir {
+fn write_dir(image: &Image) -> ScratchDir {
     let dir = scratch_dir();
     for (name, bytes) in image {
         fs::write(dir.path().join(name), bytes).unwrap();
