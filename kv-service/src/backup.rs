@@ -120,9 +120,14 @@ pub fn verify(path: &Path) -> Result<Backup, BackupError> {
 
 /// The members as of the last entry, without those that were being left.
 fn membership(head: &SnapshotHead) -> Result<Membership, BackupError> {
-    let staying = head.members.members.iter().filter(|member| !member.is_leaving);
-    let members: BTreeMap<NodeId, Member> =
-        staying.map(|member| (NodeId(member.id), as_member(member))).collect();
+    let staying = head
+        .members
+        .members
+        .iter()
+        .filter(|member| !member.is_leaving);
+    let members: BTreeMap<NodeId, Member> = staying
+        .map(|member| (NodeId(member.id), as_member(member)))
+        .collect();
     Membership::new(members).map_err(|error| BackupError::Announced(error.to_string()))
 }
 
@@ -181,7 +186,10 @@ mod tests {
         writer.write_part(b"second").unwrap();
         let written = writer.finish().unwrap();
         assert_eq!(verify(&path), Ok(written.clone()));
-        assert_eq!((written.descriptor.parts, written.descriptor.bytes), (2, 11));
+        assert_eq!(
+            (written.descriptor.parts, written.descriptor.bytes),
+            (2, 11)
+        );
         let members = &written.descriptor.meta.membership;
         let ids: Vec<u64> = members.iter().map(|(id, _)| id.0).collect();
         assert_eq!((ids, members.is_voter(NodeId(2))), (vec![1, 2], false));

@@ -97,7 +97,7 @@ fn damaged_and_foreign_files_are_told_and_nothing_is_made() {
         );
         let restored = run(["snapshot", "restore", text(&path), "--dir", text(&at)]);
         assert!(
-            restored.expect_error(1).contains(name),
+            restored.expect_error(2).contains(name),
             "{}",
             restored.stderr
         );
