@@ -109,7 +109,7 @@ pub(crate) fn refuse_foreign(dir: &Path) -> Result<(), Failure> {
     });
     match strangers.first() {
         Some(name) if !is_cluster => Err(Failure::usage(format!(
-            "{} has no cluster, but is not empty ({}); choose an empty or a new --dir",
+            "{} has no cluster, but is not empty ({}); choose an empty directory, or a new one",
             dir.display(),
             name.display()
         ))),
@@ -248,7 +248,7 @@ mod tests {
         let failure = prepare(&args(dir.path())).err().expect("refused");
         let line = failure.line().expect("a line");
         assert!(
-            line.contains("thesis.txt") && line.contains("--dir"),
+            line.contains("thesis.txt") && line.contains("empty"),
             "{line}"
         );
         assert_eq!(std::fs::read_dir(dir.path()).expect("listed").count(), 1);

@@ -35,11 +35,6 @@ const PORTS: std::ops::Range<u16> = 10_000..30_000;
 /// Between the ports of processes that were started one after the other.
 const NODES_STRIDE: u32 = 8;
 
-/// What a demo says that adds more nodes than it has addresses for: a bug of the demo.
-fn no_room(id: u64) -> Failure {
-    Failure::stopped(format!("the demo has no address for node {id}"))
-}
-
 /// The pause between two looks at something that is waited for.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -202,6 +197,11 @@ pub(super) async fn within<T>(what: &str, awaited: impl Future<Output = T>) -> R
         let seconds = began.elapsed().as_secs();
         Failure::new(Exit::Unavailable, format!("waited {seconds} s for {what}"))
     })
+}
+
+/// What a demo says that adds more nodes than it has addresses for: a bug of the demo.
+fn no_room(id: u64) -> Failure {
+    Failure::stopped(format!("the demo has no address for node {id}"))
 }
 
 /// Ports that were free a moment ago. The system does not hand them out by itself, so that a

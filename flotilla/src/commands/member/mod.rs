@@ -1,6 +1,7 @@
 //! `flotilla member`: who belongs to the cluster, and changes of that. How a node is made that
-//! joins is in `join`.
+//! joins is in `join`, where clients find the members in `endpoints`.
 
+mod endpoints;
 pub(crate) mod join;
 
 use std::time::Duration;
@@ -88,7 +89,9 @@ async fn promote(args: &MemberPromoteArgs, output: &mut Output) -> Outcome {
         client.change_members(MemberChange::Promote { id }).await
     };
     client.close().await;
-    promoted.map_err(|error| refused_by_cluster(&format!("cannot promote node {id}"), error))?;
+    let members = promoted
+        .map_err(|error| refused_by_cluster(&format!("cannot promote node {id}"), error))?;
+    endpoints::update(&args.admin, &members);
     output.line(
         || json!({ "id": id, "role": "voter" }),
         || format!("node {id} is a voter now"),
@@ -155,7 +158,8 @@ async fn remove_by(
     let before = client.members().await.map_err(refused)?;
     let incarnation = before.member(id).map(|member| member.incarnation);
     let change = MemberChange::Remove { id };
-    client.change_members(change).await.map_err(refused)?;
+    let members = client.change_members(change).await.map_err(refused)?;
+    endpoints::update(admin, &members);
     let path = directory(admin).join(format!("node-{id}/node.toml"));
     let found = NodeConfig::load(&path).ok();
     let here = found.filter(|node| Some(node.incarnation().0) == incarnation);
