@@ -202,7 +202,7 @@ async fn next_part(mut sending: Sending) -> Administered {
 }
 
 /// All that have to be talked to, in order of their ids.
-fn report(membership: &Membership, is_changing: bool) -> MembersReport {
+pub(crate) fn report(membership: &Membership, is_changing: bool) -> MembersReport {
     let stays = |id: NodeId| membership.members().contains_key(&id);
     let members = membership.iter().map(|(id, member)| MemberReport {
         id: id.0,

@@ -292,6 +292,8 @@ impl Service {
             members: members
                 .map(|(id, member)| (id.0, member.address.clone()))
                 .collect(),
+            log_start: status.log_start.index.0,
+            membership: admin::report(&status.members, status.is_changing()),
         }
     }
 }
