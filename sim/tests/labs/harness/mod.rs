@@ -1,0 +1,10 @@
+//! What all suites share: seeds, the course's harness on top of a world, and a state machine that
+//! remembers what it was given.
+
+mod lab;
+mod recorder;
+mod seeds;
+
+pub(crate) use lab::{Lab, MILLISECOND, SECOND, number};
+pub(crate) use recorder::recorders;
+pub(crate) use seeds::each_seed;
