@@ -8,4 +8,6 @@
 mod election;
 mod harness;
 mod log;
+mod network;
 mod persistence;
+mod rules;

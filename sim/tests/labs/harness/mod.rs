@@ -1,10 +1,12 @@
 //! What all suites share: seeds, the course's harness on top of a world, and a state machine that
 //! remembers what it was given.
 
+mod bench;
 mod lab;
 mod recorder;
 mod seeds;
 
+pub(crate) use bench::{Bench, Disk, entries, entry, id};
 pub(crate) use lab::{Lab, MILLISECOND, SECOND, number};
 pub(crate) use recorder::recorders;
 pub(crate) use seeds::each_seed;
