@@ -50,6 +50,8 @@ impl World {
         node.applier.is_planned = false;
         match node.applier.queue.pop_front() {
             None => {}
+            Some(Work::Restore(meta)) => self.restore(id, &meta)?,
+            Some(Work::TakeSnapshot(meta)) => self.take_snapshot(id, meta)?,
             Some(Work::Apply { range, waiters }) => self.apply(id, range, waiters)?,
             Some(Work::Read {
                 index,
@@ -73,16 +75,27 @@ impl World {
     ) -> Result<(), Violation> {
         let Apply { from, to, entries } = range;
         let node = self.node(id);
+        let in_memory = entries.first().map_or(to.next(), Entry::index);
+        let start = node.disk.start().index;
+        if from <= start.max(node.log.start().index) && node.applier.applied < start {
+            // The log was replaced by a snapshot meanwhile, which the machine becomes next.
+            let is_there = from > start || in_memory <= from;
+            if !is_there || from != node.applier.applied.next() {
+                for (_, origin) in waiters {
+                    self.answer(id, origin, Answer::NotProposed(ProposeError::Unknown));
+                }
+                return Ok(());
+            }
+        }
         require(from == node.applier.applied.next(), 31, || {
             format!(
                 "n{id} applied {} and goes on at {from}",
                 node.applier.applied
             )
         })?;
-        require(to <= node.disk.last().index, 31, || {
+        require(to <= node.disk.last().index.max(start), 31, || {
             format!("n{id} applies {to}, its disk ends at {}", node.disk.last())
         })?;
-        let in_memory = entries.first().map_or(to.next(), Entry::index);
         let mut all = node.disk.read(from, in_memory.previous()).to_vec();
         self.coverage.count_if(!all.is_empty(), Mark::ColdApply);
         all.extend(entries);
@@ -170,7 +183,7 @@ impl World {
 
     /// A machine with a disk of its own writes itself down now and then. What it holds is committed
     /// and in the durable log, so it is never ahead of that.
-    fn flush(&mut self, id: NodeId) {
+    pub(crate) fn flush(&mut self, id: NodeId) {
         if self.options.machine.is_durable && self.chances.machines.chance(FLUSHED) {
             let applier = &mut self.node_mut(id).applier;
             applier.image = Some(applier.machine.image());

@@ -116,6 +116,44 @@ marks! {
     Busy = "a proposal was refused as busy",
     /// An append was rejected.
     AppendRejected = "an append was rejected",
+    /// A node wrote a snapshot of its own.
+    SnapshotTaken = "a snapshot was taken",
+    /// There was no room for it.
+    SnapshotNoRoom = "a snapshot could not be written",
+    /// All parts arrived.
+    SnapshotDelivered = "a snapshot was delivered",
+    /// A transfer broke.
+    SnapshotBroken = "the transfer of a snapshot broke off",
+    /// It went on where it had broken.
+    SnapshotResumed = "the transfer of a snapshot was resumed",
+    /// A machine became a snapshot.
+    SnapshotRestored = "a state machine became a snapshot",
+    /// The log of the receiver was not a prefix of the snapshot.
+    SnapshotOverDivergent = "a snapshot replaced a log that had diverged",
+    /// A node came back with a snapshot that its log did not reach.
+    SnapshotBeyondLog = "a node came back with a snapshot beyond its log",
+    /// A log got a new beginning.
+    Compacted = "a log was compacted",
+    /// A change of membership was completed.
+    Changed = "a change of membership was completed",
+    /// Two majorities were needed.
+    Joint = "a joint membership was in effect",
+    /// A membership entry was cut.
+    TruncatedMembership = "a membership entry was truncated",
+    /// A member that lost its disk was replaced.
+    Replaced = "a member that lost its disk was replaced",
+    /// A leader left its own group.
+    LeaderRemoved = "a leader was removed",
+    /// A leader changed while two majorities were needed.
+    LeaderChangedInJoint = "a leader was elected in a joint membership",
+    /// Leadership was handed over.
+    Transferred = "leadership was handed over",
+    /// A lease answered a read.
+    LeaseRead = "a lease answered a read",
+    /// A follower answered a read.
+    FollowerRead = "a follower answered a read",
+    /// A leader with a bad disk gave up.
+    LeaderStalled = "a leader gave up because its disk stalled",
     /// An append to a follower was behind the window.
     UnreachableReported = "a sender was told that a message was lost",
 }

@@ -233,8 +233,15 @@ impl Disk {
         removed
     }
 
-    /// Returns whether entries behind the new beginning were removed.
-    fn begin_behind(&mut self, start: LogStart) -> bool {
+    /// The durable term is at least this one.
+    pub fn raise_term(&mut self, term: Term) {
+        if self.hard_state.term < term {
+            self.hard_state = HardState { term, vote: None };
+        }
+    }
+
+    /// The log gets another beginning. Returns whether entries behind it were removed.
+    pub fn begin_behind(&mut self, start: LogStart) -> bool {
         match start {
             LogStart::Compact(to) => {
                 let dropped = to.index.0.saturating_sub(self.start.index.0);

@@ -5,6 +5,7 @@ use raft_core::{Envelope, NodeId};
 
 use crate::node::{Answer, Ask, Origin};
 use crate::options::Family;
+use crate::shelf::{Snapshot, Transfer};
 
 /// How a message came to be on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,21 @@ pub(crate) enum Event {
     Synced { node: NodeId, life: u64 },
     /// Old entries were read.
     Loaded { node: NodeId, life: u64, load: Load },
+    /// A snapshot of a node's own state was written.
+    SnapshotWritten {
+        node: NodeId,
+        life: u64,
+        snapshot: Box<Snapshot>,
+    },
+    /// The next part of a snapshot arrives.
+    SnapshotPart { transfer: Box<Transfer> },
+    /// A sender hears how a transfer ended.
+    SnapshotSent {
+        node: NodeId,
+        life: u64,
+        to: NodeId,
+        is_delivered: bool,
+    },
     /// A state machine works on its queue.
     Work { node: NodeId, life: u64 },
     /// A node gets its power back.

@@ -1,7 +1,7 @@
 //! Hands each field of the effects to its executor. A new field is one more place here.
 
-use raft_core::protocol::{Apply, Effects, RoleChange};
-use raft_core::{LogId, NodeId, ProposeError, Role};
+use raft_core::protocol::{Apply, Effects, ProposalTicket, ReadTicket, RoleChange};
+use raft_core::{Index, LogId, NodeId, ProposeError, ReadError, Role, SnapshotMeta};
 
 use crate::coverage::Mark;
 use crate::event::Event;
@@ -16,16 +16,16 @@ impl World {
             writes,
             send,
             load,
-            restore: _,
+            restore,
             apply,
-            take_snapshot: _,
-            send_snapshot: _,
+            take_snapshot,
+            send_snapshot,
             proposed,
             reads_ready,
             reads_refused,
-            changed: _,
-            transferred: _,
-            members_changed: _,
+            changed,
+            transferred,
+            members_changed,
             role_changed,
         } = effects;
         for write in writes {
@@ -38,15 +38,77 @@ impl World {
         for load in load {
             self.begin_load(id, load);
         }
+        if let Some(meta) = restore {
+            self.hand_over_snapshot(id, meta);
+        }
         if let Some(range) = apply {
             self.hand_over(id, range);
         }
+        if let Some(meta) = take_snapshot {
+            self.queue_work(id, Work::TakeSnapshot(meta));
+        }
+        for envelope in send_snapshot {
+            self.send_snapshot(envelope)?;
+        }
+        self.answer_proposals(id, proposed);
+        self.answer_reads_of_turn(id, reads_ready, reads_refused)?;
+        for (ticket, outcome) in changed {
+            self.coverage.count_if(outcome.is_ok(), Mark::Changed);
+            self.answer_operation(id, ticket.0, Answer::Changed(outcome));
+        }
+        for (ticket, outcome) in transferred {
+            self.coverage.count_if(outcome.is_ok(), Mark::Transferred);
+            self.answer_operation(id, ticket.0, Answer::Transferred(outcome));
+        }
+        if let Some(members) = members_changed {
+            self.coverage.count_if(members.is_joint(), Mark::Joint);
+        }
+        if let Some(change) = role_changed {
+            self.role_changed(id, change);
+        }
+        Ok(())
+    }
+
+    fn answer_operation(&mut self, id: NodeId, ticket: u64, answer: Answer) {
+        let origin = self.node_mut(id).waiters.operations.remove(&ticket);
+        if let Some(origin) = origin {
+            self.answer(id, origin, answer);
+        }
+    }
+
+    /// Whoever waits for an entry that a snapshot stands for does not hear what it came to.
+    fn hand_over_snapshot(&mut self, id: NodeId, meta: SnapshotMeta) {
+        let waiters = &mut self.node_mut(id).waiters;
+        waiters.handed_over = waiters.handed_over.max(meta.last.index);
+        let count = waiters
+            .placed
+            .partition_point(|(placed, _)| placed.index <= meta.last.index);
+        let gone: Vec<_> = waiters.placed.drain(..count).collect();
+        for (_, origin) in gone {
+            self.answer(id, origin, Answer::NotProposed(ProposeError::Unknown));
+        }
+        self.queue_work(id, Work::Restore(meta));
+    }
+
+    fn answer_proposals(
+        &mut self,
+        id: NodeId,
+        proposed: Vec<(ProposalTicket, Result<LogId, ProposeError>)>,
+    ) {
         for (ticket, placed) in proposed {
             let origin = self.node_mut(id).waiters.unplaced.remove(&ticket);
             if let Some(origin) = origin {
                 self.place_waiter(id, origin, placed);
             }
         }
+    }
+
+    fn answer_reads_of_turn(
+        &mut self,
+        id: NodeId,
+        reads_ready: Vec<(ReadTicket, Index)>,
+        reads_refused: Vec<(ReadTicket, ReadError)>,
+    ) -> Result<(), Violation> {
         for (ticket, index) in reads_ready {
             self.checks.reads.ready(id, ticket, index)?;
             let waiting = self.node_mut(id).waiters.reads.remove(&ticket);
@@ -68,9 +130,6 @@ impl World {
             if let Some((origin, _)) = waiting {
                 self.answer(id, origin, Answer::NotRead(error));
             }
-        }
-        if let Some(change) = role_changed {
-            self.role_changed(id, change);
         }
         Ok(())
     }
@@ -134,6 +193,7 @@ impl World {
             Origin::Suite(request) => {
                 self.answers.insert(request, answer);
             }
+            Origin::Operator => self.operator_answered(&answer),
             Origin::Client { client, attempt } => {
                 let Some(after) = self.client_delay() else {
                     return;

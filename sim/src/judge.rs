@@ -3,6 +3,7 @@
 use history::{Budget, History, Verdict};
 use raft_core::{Index, NodeId};
 
+use crate::node::Node;
 use crate::violation::{Violation, require};
 use crate::world::World;
 
@@ -13,9 +14,15 @@ impl World {
         let Some(leader) = self.leader() else {
             return false;
         };
-        let last = self.node(leader).state.last.index;
-        let mut running = self.nodes.iter().filter(|node| node.is_up());
-        self.leaders().len() == 1
+        let state = &self.node(leader).state;
+        let (last, members) = (state.last.index, &state.membership);
+        let is_member = |node: &&Node| {
+            let member = members.get(node.id).map(|member| member.incarnation);
+            node.is_up() && member == Some(node.incarnation)
+        };
+        let mut running = self.nodes.iter().filter(is_member);
+        !members.is_joint()
+            && state.commit == last
             && last > Index(0)
             && running.all(|node| node.applier.applied == last && node.state.last.index == last)
     }

@@ -58,6 +58,10 @@ fn range(text: &str) -> Result<(u64, u64), String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.seed.is_none() {
+        // One line instead of a backtrace: the seed brings it back.
+        std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
+    }
     match execute(&arguments) {
         Ok(code) => ExitCode::from(code),
         Err(message) => {

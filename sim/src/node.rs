@@ -4,12 +4,16 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use raft_core::protocol::{Apply, Input, ProposalTicket, Raft, ReadTicket, State};
-use raft_core::{Incarnation, Index, LogId, NodeId, ProposeError, ReadError, Term};
+use raft_core::protocol::{Apply, Input, LogStart, ProposalTicket, Raft, ReadTicket, State};
+use raft_core::{
+    ChangeError, Incarnation, Index, LogId, Membership, MembershipChange, NodeId, ProposeError,
+    ReadError, SnapshotDescriptor, SnapshotMeta, Term, TransferError,
+};
 
 use crate::disk::Disk;
 use crate::machine::Machine;
 use crate::queue::Microseconds;
+use crate::shelf::Shelf;
 
 /// Messages that wait for a node at most; what comes on top is lost.
 pub(crate) const INBOX_MESSAGES_MAX: usize = 4_096;
@@ -28,6 +32,8 @@ pub enum Origin {
         /// Counts all attempts of that client.
         attempt: u64,
     },
+    /// The operator that the world plays.
+    Operator,
     /// Whoever drives the world.
     Suite(RequestId),
 }
@@ -39,6 +45,10 @@ pub enum Ask {
     Propose(Bytes),
     /// Answer this query, linearizably.
     Read(Bytes),
+    /// Change the members.
+    Change(MembershipChange),
+    /// Let this voter lead.
+    Transfer(NodeId),
 }
 
 /// What came of it.
@@ -60,6 +70,10 @@ pub enum Answer {
     NotProposed(ProposeError),
     /// The read has no result.
     NotRead(ReadError),
+    /// The change of membership was made, or not.
+    Changed(Result<LogId, ChangeError>),
+    /// Leadership was handed over, or not.
+    Transferred(Result<(), TransferError>),
     /// The node went down, and whoever waited at it heard no more.
     Gone,
 }
@@ -162,13 +176,19 @@ pub struct Waiters {
     pub placed: VecDeque<(LogId, Origin)>,
     /// Waiters up to here were given to the state machine's queue.
     pub handed_over: Index,
+    /// Changes of membership and transfers of leadership under way.
+    pub operations: BTreeMap<u64, Origin>,
     /// Reads that no round has confirmed yet.
     pub reads: BTreeMap<ReadTicket, (Origin, Bytes)>,
 }
 
-/// What waits for the state machine.
+/// What waits for the state machine, in order.
 #[derive(Debug)]
 pub enum Work {
+    /// The machine becomes what a snapshot says.
+    Restore(SnapshotMeta),
+    /// An image of the machine is taken and written down.
+    TakeSnapshot(SnapshotMeta),
     /// Committed entries, and those who wait for some of them.
     Apply {
         /// The entries.
@@ -194,6 +214,7 @@ impl Work {
         match self {
             Self::Apply { waiters, .. } => waiters.into_iter().map(|(_, origin)| origin).collect(),
             Self::Read { origin, .. } => vec![origin],
+            Self::Restore(_) | Self::TakeSnapshot(_) => Vec::new(),
         }
     }
 }
@@ -222,6 +243,8 @@ pub struct Node {
     pub id: NodeId,
     /// The incarnation that its disk was formatted with.
     pub incarnation: Incarnation,
+    /// The members that it was formatted with; empty for one that joins.
+    pub bootstrap: Membership,
     /// Whether it runs.
     pub standing: Standing,
     /// Counts starts and crashes: what was planned for an earlier life is void.
@@ -234,10 +257,16 @@ pub struct Node {
     pub log: LogMirror,
     /// Its disk.
     pub disk: Disk,
+    /// The snapshots on its disk.
+    pub shelf: Shelf,
     /// What waits for its next turn, in the order of arrival.
     pub inbox: Vec<Input>,
     /// Whether that turn is planned.
     pub turn_is_planned: bool,
+    /// Transfers of snapshots that it sends, by receiver.
+    pub sending: BTreeMap<NodeId, u64>,
+    /// The transfer of a snapshot that it takes, and the term of its leader.
+    pub receiving: Option<(Term, u64)>,
     /// Those who wait for answers.
     pub waiters: Waiters,
     /// The state machine.
@@ -257,18 +286,27 @@ pub struct Node {
 impl Node {
     /// A formatted node that has never run.
     #[must_use]
-    pub fn new(id: NodeId, incarnation: Incarnation, machine: Box<dyn Machine>) -> Self {
+    pub fn new(
+        id: NodeId,
+        incarnation: Incarnation,
+        bootstrap: Membership,
+        machine: Box<dyn Machine>,
+    ) -> Self {
         Self {
             id,
             incarnation,
+            bootstrap,
             standing: Standing::Down,
             life: 0,
             raft: None,
             state: State::default(),
             log: LogMirror::default(),
             disk: Disk::default(),
+            shelf: Shelf::default(),
             inbox: Vec::new(),
             turn_is_planned: false,
+            sending: BTreeMap::new(),
+            receiving: None,
             waiters: Waiters::default(),
             applier: Applier {
                 machine,
@@ -284,6 +322,20 @@ impl Node {
             stalled_until: 0,
             disk_fails: false,
         }
+    }
+
+    /// What a node does first: the newest snapshot takes the place of a log that does not reach
+    /// it. Gives its descriptor.
+    pub fn begin_with_snapshot(&mut self) -> Option<SnapshotDescriptor> {
+        self.shelf.keep_newest();
+        let descriptor = self.shelf.newest()?.descriptor.clone();
+        if !self.disk.has(descriptor.meta.last) {
+            let last = descriptor.meta.last;
+            self.disk.begin_behind(LogStart::Reset(last));
+            // The snapshot may have come before the term of its leader was on the disk.
+            self.disk.raise_term(last.term);
+        }
+        Some(descriptor)
     }
 
     /// Whether it runs; a paused process does.

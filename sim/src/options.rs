@@ -2,7 +2,7 @@
 //! which kinds of faults it has at all. Too many at once and nothing ever happens; so each seed
 //! leaves most of them out (swarm testing, Groce et al., ISSTA 2012).
 
-use raft_core::{Limits, Timing};
+use raft_core::{Limits, ReadPolicy, SnapshotPolicy, Timing};
 
 use crate::prng::Prng;
 use crate::queue::Microseconds;
@@ -37,6 +37,10 @@ pub enum Family {
     DiskError,
     /// Disks are lost for good.
     Wipe,
+    /// The members change.
+    Reconfigure,
+    /// Leadership is handed over.
+    Transfer,
 }
 
 impl Family {
@@ -54,6 +58,8 @@ impl Family {
         Self::Stall,
         Self::DiskError,
         Self::Wipe,
+        Self::Reconfigure,
+        Self::Transfer,
     ];
 
     /// How often it strikes at the most and at the least: mean distance in longest election
@@ -69,7 +75,9 @@ impl Family {
             Self::Replay => (0, 2),
             Self::Jump => (3, 20),
             Self::DiskError => (20, 60),
-            Self::Wipe => (50, 200),
+            Self::Wipe => (20, 80),
+            Self::Reconfigure => (2, 15),
+            Self::Transfer => (3, 20),
         }
     }
 }
@@ -160,6 +168,12 @@ pub struct Options {
     pub clock_drift: u64,
     /// Crashes between the decision and the deeds of a turn, out of a million turns.
     pub crash_within_turn: u64,
+    /// When snapshots are taken.
+    pub snapshots: SnapshotPolicy,
+    /// How reads are confirmed.
+    pub reads: ReadPolicy,
+    /// Ticks after which an idle group sleeps.
+    pub quiesce_after_ticks: Option<u32>,
     /// The network.
     pub network: NetworkOptions,
     /// The disks.
@@ -189,6 +203,7 @@ impl Options {
                 faults.push((*family, mean));
             }
         }
+        let clock_drift = prng.between(0, 1) * prng.between(1, 100);
         Self {
             seed,
             nodes,
@@ -196,8 +211,13 @@ impl Options {
             limits: draw_limits(&mut prng),
             steps: STEPS,
             turn_max: prng.between(0, 1) * prng.skewed(1, 2_000),
-            clock_drift: prng.between(0, 1) * prng.between(1, 100),
+            clock_drift,
             crash_within_turn: prng.between(0, 1) * prng.skewed(10, 2_000),
+            snapshots: draw_snapshots(&mut prng),
+            reads: draw_reads(&mut prng, clock_drift),
+            quiesce_after_ticks: prng
+                .chance(150)
+                .then(|| u32::try_from(prng.between(1, 40)).expect("small")),
             network: draw_network(&mut prng, election),
             disk: draw_disk(&mut prng),
             machine: MachineOptions {
@@ -228,6 +248,14 @@ impl Options {
             turn_max: 50,
             clock_drift: 0,
             crash_within_turn: 0,
+            snapshots: SnapshotPolicy {
+                log_bytes: 0,
+                entries: 0,
+                ticks: 0,
+                tail_bytes_max: 0,
+            },
+            reads: ReadPolicy::Round,
+            quiesce_after_ticks: None,
             network: NetworkOptions {
                 delay_min: 50,
                 delay_max: 500,
@@ -302,6 +330,28 @@ fn draw_limits(prng: &mut Prng) -> Limits {
         limits.reads_pending_max = usize::try_from(prng.between(4, 32)).expect("small");
     }
     limits
+}
+
+fn draw_snapshots(prng: &mut Prng) -> SnapshotPolicy {
+    let mut some = |low, high| prng.between(0, 1) * prng.skewed(low, high);
+    SnapshotPolicy {
+        entries: some(3, 500),
+        log_bytes: some(100, 40_000),
+        ticks: some(5, 500),
+        tail_bytes_max: some(1, 4_000),
+    }
+}
+
+/// A lease trusts that no clock runs faster than another by more than is configured.
+fn draw_reads(prng: &mut Prng, drift: u64) -> ReadPolicy {
+    if prng.chance(700) {
+        return ReadPolicy::Round;
+    }
+    let apart = ((1_000 + drift) * 100).div_ceil(1_000 - drift) - 100;
+    let percent = apart.max(1) + prng.between(0, 3);
+    ReadPolicy::Lease {
+        clock_drift_percent: u32::try_from(percent).expect("below 50"),
+    }
 }
 
 fn draw_network(prng: &mut Prng, election: Microseconds) -> NetworkOptions {

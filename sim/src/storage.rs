@@ -94,6 +94,10 @@ impl World {
             .cloned()
             .collect();
         if entries.is_empty() {
+            if load.from <= node.state.start.index {
+                // It was compacted meanwhile; the follower will get a snapshot.
+                return Ok(());
+            }
             // A leader never truncates, so while its term lasts it holds what it asked for.
             let leads = node.state.role == Role::Leader;
             let asked_now = leads && node.state.hard_state.term == load.term;

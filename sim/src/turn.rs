@@ -1,8 +1,11 @@
 //! What reaches a node, and its turns: everything that waits is stepped, then the effects are taken
 //! once, as the driver of a real node does.
 
-use raft_core::protocol::{Input, Proposal, ProposalTicket, ReadTicket, State};
-use raft_core::{Envelope, Message, NodeId, Refusal, Role};
+use raft_core::protocol::{
+    ChangeTicket, Effects, Input, LogStart, Proposal, ProposalTicket, ReadTicket, State,
+    TransferTicket,
+};
+use raft_core::{Envelope, Message, NodeId, ReadPolicy, Refusal, Role};
 
 use crate::coverage::Mark;
 use crate::event::{Copy, Event};
@@ -126,6 +129,14 @@ impl World {
                 waiters.unplaced.insert(ticket, origin);
                 Input::Propose(vec![Proposal { ticket, payload }])
             }
+            Ask::Change(change) => {
+                waiters.operations.insert(ticket, origin);
+                Input::ChangeMembership(ChangeTicket(ticket), change)
+            }
+            Ask::Transfer(target) => {
+                waiters.operations.insert(ticket, origin);
+                Input::Transfer(TransferTicket(ticket), target)
+            }
             Ask::Read(query) => {
                 let ticket = ReadTicket(ticket);
                 waiters.reads.insert(ticket, (origin, query));
@@ -153,7 +164,17 @@ impl World {
         for input in inputs {
             self.step_input(id, input);
         }
+        if matches!(self.options.reads, ReadPolicy::Lease { .. }) {
+            // After all that it may answer.
+            let clock = self.clock_of(id);
+            self.step_input(id, Input::Clock(clock));
+        }
         self.take_effects(id)
+    }
+
+    /// What a node's own clock says, in nanoseconds.
+    fn clock_of(&self, id: NodeId) -> u64 {
+        self.now * 1_000 * self.options.tick() / self.node(id).tick
     }
 
     fn step_input(&mut self, id: NodeId, input: Input) {
@@ -191,6 +212,7 @@ impl World {
         }
         self.checks.turn(position, &before, &self.nodes)?;
         self.cover_turn(position, &before);
+        self.cover_log_start(position, &before, &effects);
         let unlucky = self.options.crash_within_turn;
         let crashes = self.is_hostile && unlucky > 0 && {
             let draw = self.chances.faults.below(1_000_000);
@@ -201,6 +223,36 @@ impl World {
             return Ok(());
         }
         self.execute(id, effects)
+    }
+
+    fn cover_log_start(&mut self, position: usize, before: &State, effects: &Effects) {
+        for write in &effects.writes {
+            match write.log_start {
+                None => {}
+                Some(LogStart::Compact(_)) => self.coverage.count(Mark::Compacted),
+                Some(LogStart::Reset(to)) => {
+                    let diverged = before.last.index > before.commit || before.last > to;
+                    self.coverage
+                        .count_if(diverged, Mark::SnapshotOverDivergent);
+                }
+            }
+        }
+        let after = &self.nodes[position].state;
+        let leases = after.counters.lease_reads > before.counters.lease_reads;
+        let stalls = after.counters.stalled > before.counters.stalled;
+        let follows = after.role == Role::Follower && !effects.reads_ready.is_empty();
+        let back = after.membership_index < before.membership_index;
+        let left = before.role == Role::Leader
+            && after.role != Role::Leader
+            && !after.membership.is_voter(self.nodes[position].id);
+        self.coverage.count_if(leases, Mark::LeaseRead);
+        self.coverage.count_if(stalls, Mark::LeaderStalled);
+        self.coverage.count_if(follows, Mark::FollowerRead);
+        self.coverage.count_if(back, Mark::TruncatedMembership);
+        self.coverage.count_if(left, Mark::LeaderRemoved);
+        if before.role != Role::Leader {
+            self.cover_joint_leader(position);
+        }
     }
 
     fn cover_truncation(&mut self, position: usize, write: &raft_core::protocol::Write) {

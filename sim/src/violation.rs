@@ -78,6 +78,10 @@ pub const INVARIANTS: &[(u32, &str)] = &[
         42,
         "A log begins behind a committed entry, and only behind what its node has applied or got.",
     ),
+    (
+        43,
+        "A snapshot stands for what its node has applied, and the state never goes back.",
+    ),
 ];
 
 /// An invariant does not hold.

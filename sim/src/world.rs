@@ -10,16 +10,16 @@ use kv_service::store::Retention;
 use raft_core::protocol::Raft;
 use raft_core::{
     ClusterId, Config, GroupId, Incarnation, Index, LogId, Member, MemberRole, Membership, NodeId,
-    ProposeError, ReadPolicy, SnapshotPolicy,
+    ProposeError,
 };
 
-use crate::budget::Budget;
 use crate::checks::Checks;
-use crate::coverage::Coverage;
+use crate::coverage::{Coverage, Mark};
 use crate::event::Event;
 use crate::machine::Machine;
 use crate::network::Network;
 use crate::node::{Answer, Applier, LogMirror, Node, RequestId, Standing, Waiters};
+use crate::operator::Operator;
 use crate::options::{Family, MachineOptions, Options};
 use crate::prng::Prng;
 use crate::queue::{EventQueue, Microseconds};
@@ -54,9 +54,7 @@ pub struct World {
     pub(crate) checks: Checks,
     pub(crate) coverage: Coverage,
     pub(crate) trace: Trace,
-    pub(crate) budget: Budget,
     pub(crate) chances: Chances,
-    pub(crate) members: Membership,
     pub(crate) machines: MachineFactory,
     pub(crate) workload: Option<Workload>,
     /// Inputs that protocols have stepped.
@@ -68,6 +66,9 @@ pub struct World {
     /// Numbers proposals and reads of all nodes.
     pub(crate) tickets: u64,
     pub(crate) requests: u64,
+    /// Numbers transfers of snapshots.
+    pub(crate) transfers: u64,
+    pub(crate) operator: Operator,
     pub(crate) answers: BTreeMap<RequestId, Answer>,
     pub(crate) placed: BTreeMap<RequestId, Result<LogId, ProposeError>>,
     pub(crate) violation: Option<Violation>,
@@ -110,7 +111,7 @@ impl World {
         let members = membership(&ids);
         let nodes = ids
             .iter()
-            .map(|id| Node::new(*id, incarnation(*id), machines()))
+            .map(|id| Node::new(*id, incarnation(*id), members.clone(), machines()))
             .collect();
         let seed = options.seed;
         let keeps_past = options.has(Family::Replay);
@@ -120,10 +121,9 @@ impl World {
             queue: EventQueue::default(),
             nodes,
             network: Network::new(options.network, seed, keeps_past),
-            checks: Checks::new(ids.clone()),
+            checks: Checks::new(members.clone()),
             coverage: Coverage::default(),
             trace: Trace::new(false),
-            budget: Budget::new(options.nodes),
             chances: Chances {
                 turns: Prng::new(seed, "turns"),
                 disks: Prng::new(seed, "disks"),
@@ -131,7 +131,6 @@ impl World {
                 machines: Prng::new(seed, "machines"),
                 faults: Prng::new(seed, "faults"),
             },
-            members,
             machines,
             workload,
             steps: 0,
@@ -139,6 +138,8 @@ impl World {
             cuts: 0,
             tickets: 0,
             requests: 0,
+            transfers: 0,
+            operator: Operator::new(options.nodes),
             answers: BTreeMap::new(),
             placed: BTreeMap::new(),
             violation: None,
@@ -190,9 +191,7 @@ impl World {
 
     /// Starts a node with what is on its disk.
     pub(crate) fn start(&mut self, id: NodeId) {
-        let members = self.members.clone();
-        let options = &self.options;
-        let (seed, timing, limits) = (options.seed, options.timing, options.limits);
+        let options = self.options.clone();
         let drift = self.options.clock_drift;
         let tick =
             options.tick() * self.chances.clocks.between(1_000 - drift, 1_000 + drift) / 1_000;
@@ -210,16 +209,20 @@ impl World {
             group: GroupId(0),
             id,
             incarnation: node.incarnation,
-            members,
-            seed: seed.wrapping_add(life << 32),
-            timing,
-            limits,
-            snapshots: SnapshotPolicy::default(),
-            reads: ReadPolicy::Round,
-            quiesce_after_ticks: None,
+            members: node.bootstrap.clone(),
+            seed: options.seed.wrapping_add(life << 32),
+            timing: options.timing,
+            limits: options.limits,
+            snapshots: options.snapshots,
+            reads: options.reads,
+            quiesce_after_ticks: options.quiesce_after_ticks,
         };
         let applied = machine.applied();
-        let raft = Raft::new(config, node.disk.load(), applied).expect("the settings work");
+        let log_end = node.disk.last();
+        let snapshot = node.begin_with_snapshot();
+        let is_beyond = node.disk.last() != log_end;
+        let raft = Raft::new(config, node.disk.load(), snapshot, applied);
+        let raft = raft.expect("what is on the disk belongs together");
         node.standing = Standing::Up;
         node.state = raft.state();
         node.raft = Some(raft);
@@ -243,9 +246,19 @@ impl World {
         };
         node.inbox.clear();
         node.turn_is_planned = false;
+        node.sending.clear();
+        node.receiving = None;
+        let (commit, reached) = (node.state.commit, node.log.term_at(node.state.commit));
+        if let Some(term) = reached.filter(|_| commit > Index(0)) {
+            let known = self
+                .checks
+                .commits
+                .is_committed(id, LogId::new(term, commit));
+            self.note_violation(known);
+        }
+        self.coverage.count_if(is_beyond, Mark::SnapshotBeyondLog);
         let from_disk = applied.index > Index(0);
-        self.coverage
-            .count_if(from_disk, crate::coverage::Mark::MachineFromDisk);
+        self.coverage.count_if(from_disk, Mark::MachineFromDisk);
         self.trace.mix([1, id.0, life]);
         self.trace.note(self.now, || {
             format!("n{id} starts, life {life}, applied {applied}")
@@ -307,6 +320,18 @@ impl World {
             Event::Unreachable { node, life, peer } => self.unreachable(node, life, peer),
             Event::Synced { node, life } => return self.synced(node, life),
             Event::Loaded { node, life, load } => return self.loaded(node, life, load),
+            Event::SnapshotWritten {
+                node,
+                life,
+                snapshot,
+            } => self.snapshot_written(node, life, snapshot),
+            Event::SnapshotPart { transfer } => return self.snapshot_part(transfer),
+            Event::SnapshotSent {
+                node,
+                life,
+                to,
+                is_delivered,
+            } => self.snapshot_sent(node, life, to, is_delivered),
             Event::Work { node, life } => return self.work(node, life),
             Event::Restart { node, life } => self.restart_after_fault(node, life),
             Event::Churn { node, life } => self.churn(node, life),

@@ -65,7 +65,7 @@ impl Raft {
         follower.elapsed = follower.elapsed.saturating_add(1);
         follower.silence = follower.silence.saturating_add(1);
         let is_due = follower.elapsed >= follower.deadline;
-        if is_due && self.vote_embargo == 0 && self.is_voter() {
+        if is_due && self.may_campaign() {
             self.become_pre_candidate();
         }
     }

@@ -233,6 +233,7 @@ impl Progress {
             }
             // Whatever brought it here: from this entry on our log has what it needs.
             State::Snapshot { .. } => {
+                self.next = self.next.max(self.matched.next());
                 if news && self.matched >= start {
                     self.replicate_from(self.matched.next(), now);
                 }

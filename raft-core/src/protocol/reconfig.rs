@@ -63,10 +63,23 @@ impl Raft {
 
     /// Whether this node votes: as the incarnation that it is.
     pub(crate) fn is_voter(&self) -> bool {
-        let (id, membership) = (self.config.id, self.membership());
+        self.is_voter_in(self.membership())
+    }
+
+    fn is_voter_in(&self, membership: &Membership) -> bool {
+        let id = self.config.id;
         let member = membership.get(id);
         let is_known = member.is_some_and(|m| m.incarnation == self.config.incarnation);
         is_known && membership.is_voter(id)
+    }
+
+    /// Whether this node may ask for votes. A voter may; and so may one that is removed by an entry
+    /// which is not committed yet: perhaps nobody else has that entry, and without it nobody else
+    /// can win (thesis 4.2.2). Its own vote counts only where it is a voter.
+    pub(crate) fn may_campaign(&self) -> bool {
+        let is_open = self.configurations.current().0 > self.commit;
+        let was_voter = || self.is_voter_in(self.configurations.at(self.commit));
+        self.vote_embargo == 0 && (self.is_voter() || (is_open && was_voter()))
     }
 
     /// Another membership is in effect.

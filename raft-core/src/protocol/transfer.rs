@@ -119,8 +119,7 @@ impl Raft {
     /// The leader wants us to lead. Only the one that we follow may say so, and only a voter does.
     pub(crate) fn handle_timeout_now(&mut self, from: NodeId) {
         let is_follower = matches!(self.role, RoleState::Follower(_));
-        let may_campaign = self.is_voter() && self.vote_embargo == 0;
-        if is_follower && self.leader() == Some(from) && may_campaign {
+        if is_follower && self.leader() == Some(from) && self.may_campaign() {
             self.become_candidate(true);
         }
     }

@@ -2,26 +2,35 @@
 //! disks, and that whoever leads has it.
 
 use raft_core::protocol::{State, majority};
-use raft_core::{Index, LogId, NodeId, Role, Term};
+use raft_core::{Incarnation, Index, LogId, Membership, NodeId, Role, Term};
 
+use crate::budget::halves;
 use crate::node::{Node, Standing};
 use crate::violation::{Violation, require};
 
 /// See the file.
 #[derive(Debug, Default)]
 pub(crate) struct Commits {
-    voters: Vec<NodeId>,
+    /// The membership with which the last entry was committed.
+    members: Membership,
+    /// Whether nobody has ever written another membership.
+    is_static: bool,
     /// For each index the term of the entry, and the term in which it was first known to be
     /// committed.
     known: Vec<(Term, Term)>,
 }
 
 impl Commits {
-    pub(super) fn new(voters: Vec<NodeId>) -> Self {
+    pub(super) fn new(members: Membership) -> Self {
         Self {
-            voters,
+            members,
+            is_static: true,
             known: Vec::new(),
         }
+    }
+
+    pub(super) fn members_change(&mut self) {
+        self.is_static = false;
     }
 
     /// The last entry that anybody knows to be committed.
@@ -42,7 +51,7 @@ impl Commits {
     }
 
     /// A node begins its log behind an entry, which therefore has to be committed.
-    pub(super) fn is_committed(&self, id: NodeId, entry: LogId) -> Result<(), Violation> {
+    pub(crate) fn is_committed(&self, id: NodeId, entry: LogId) -> Result<(), Violation> {
         let known = self.at(entry.index);
         require(known == Some(entry), 42, || {
             format!("n{id} begins behind {entry}; committed there is {known:?}")
@@ -90,6 +99,25 @@ impl Commits {
         Ok(grown)
     }
 
+    /// A node committed more than was known, with the membership that it had before this turn or
+    /// has now: the turn may have begun a change behind what it committed.
+    pub(super) fn committed_by(
+        &mut self,
+        node: &Node,
+        before: &State,
+        nodes: &[Node],
+    ) -> Result<(), Violation> {
+        self.members.clone_from(&node.state.membership);
+        if before.membership_index == node.state.membership_index {
+            return self.safe_on_disks(nodes);
+        }
+        if self.safe_on_disks(nodes).is_ok() {
+            return Ok(());
+        }
+        self.members.clone_from(&before.membership);
+        self.safe_on_disks(nodes)
+    }
+
     /// By Log Matching it is enough to look at the last entry. A disk that was lost counts as a
     /// holder and as a voter that refuses: it never comes back under its name.
     ///
@@ -100,27 +128,35 @@ impl Commits {
         if last == LogId::ZERO {
             return Ok(());
         }
-        let needed = majority(self.voters.len());
-        let voters = || nodes.iter().filter(|node| self.voters.contains(&node.id));
-        let holds = |node: &&Node| node.standing == Standing::Lost || node.disk.has(last);
-        let holders = voters().filter(holds).count();
-        require(holders >= needed, 27, || {
-            format!("{last} is on {holders} of {} disks", self.voters.len())
-        })?;
-        if holders == self.voters.len() {
-            return Ok(());
-        }
-        for candidate in voters().filter(|node| !holds(node)) {
-            let end = candidate.disk.last();
-            let would_vote =
-                |voter: &&Node| voter.standing != Standing::Lost && voter.disk.last() <= end;
-            let votes = voters().filter(would_vote).count();
-            require(votes < needed, 28, || {
-                format!(
-                    "n{}, at {end}, lacks {last} and could win {votes} votes",
-                    candidate.id
-                )
+        let of = |id: NodeId, incarnation: Incarnation| {
+            let mut disks = nodes.iter().filter(|node| node.standing != Standing::Lost);
+            disks.find(|node| node.id == id && node.incarnation == incarnation)
+        };
+        for half in halves(&self.members) {
+            let needed = majority(half.len());
+            let lacking: Vec<_> = half
+                .iter()
+                .filter_map(|(id, incarnation)| of(*id, *incarnation))
+                .filter(|node| !node.disk.has(last))
+                .collect();
+            let holders = half.len() - lacking.len();
+            require(half.is_empty() || holders >= needed, 27, || {
+                format!("{last} is on {holders} of {} disks", half.len())
             })?;
+            if !self.is_static {
+                continue;
+            }
+            for candidate in lacking {
+                let end = candidate.disk.last();
+                let voters = half.iter().filter_map(|(id, life)| of(*id, *life));
+                let votes = voters.filter(|voter| voter.disk.last() <= end).count();
+                require(votes < needed, 28, || {
+                    format!(
+                        "n{}, at {end}, lacks {last} and could win {votes} votes",
+                        candidate.id
+                    )
+                })?;
+            }
         }
         Ok(())
     }

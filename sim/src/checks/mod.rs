@@ -15,9 +15,9 @@ pub(crate) use reads::Reads;
 
 use raft_core::message::AppendReply;
 use raft_core::protocol::{LogStart, State, Write};
-use raft_core::{Envelope, Message, NodeId, Role};
+use raft_core::{EntryKind, Envelope, LogId, Membership, Message, Role};
 
-use crate::node::Node;
+use crate::node::{Node, Standing};
 use crate::violation::{Violation, require};
 
 /// All checks.
@@ -36,11 +36,11 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    /// Checks for a group with these voters.
+    /// Checks for a group that begins with these members.
     #[must_use]
-    pub(crate) fn new(voters: Vec<NodeId>) -> Self {
+    pub(crate) fn new(members: Membership) -> Self {
         Self {
-            commits: Commits::new(voters),
+            commits: Commits::new(members),
             ..Self::default()
         }
     }
@@ -59,8 +59,8 @@ impl Checks {
         match write.log_start {
             None => {}
             Some(LogStart::Compact(to)) => {
-                require(to.index <= before.applied && node.log.has(to), 42, || {
-                    format!("n{} applied {} and compacts {to}", node.id, before.applied)
+                require(to.index <= node.state.applied && node.log.has(to), 42, || {
+                    format!("n{} applied {} and compacts {to}", node.id, node.state.applied)
                 })?;
                 node.log.compact(to);
             }
@@ -94,6 +94,9 @@ impl Checks {
             require(entry.term() >= last.term, 24, || {
                 format!("n{} writes {} behind {last}", node.id, entry.id())
             })?;
+            if entry.kind() == EntryKind::Membership {
+                self.commits.members_change();
+            }
             self.logs.written(node.id, entry, last.term)?;
             node.log.push(entry.term());
         }
@@ -142,7 +145,7 @@ impl Checks {
             }
         }
         if grown {
-            self.commits.safe_on_disks(nodes)?;
+            self.commits.committed_by(node, before, nodes)?;
             for leader in nodes.iter().filter(|node| node.leads()) {
                 self.commits.held_by_leader(leader)?;
             }
@@ -153,6 +156,10 @@ impl Checks {
     /// What a node believes to be durable is.
     fn durable(&self, node: &Node) -> Result<(), Violation> {
         let durable = node.state.durable;
+        if durable < node.log.start().index {
+            // The new beginning of the log is not on the disk yet.
+            return Ok(());
+        }
         let term = node.log.term_at(durable);
         let on_disk = node.disk.term_at(durable);
         require(term.is_some() && term == on_disk, 36, || {
@@ -173,20 +180,26 @@ impl Checks {
             if before.matched.contains(&(*follower, *matched)) {
                 continue;
             }
-            let Some(term) = node.log.term_at(*matched) else {
-                return require(false, 32, || {
-                    format!("n{} matches n{follower} at {matched}", node.id)
-                });
+            let member = node.state.membership.get(*follower);
+            let of_member = |other: &&Node| {
+                let known = member.map(|member| member.incarnation);
+                other.id == *follower && Some(other.incarnation) == known
             };
-            let claimed = raft_core::LogId::new(term, *matched);
-            let holds = nodes
-                .iter()
-                .find(|node| node.id == *follower)
-                .is_some_and(|node| {
-                    node.standing == crate::node::Standing::Lost || node.disk.has(claimed)
-                });
+            let disk = nodes.iter().filter(|node| node.standing != Standing::Lost);
+            let Some(other) = disk.clone().find(of_member) else {
+                continue;
+            };
+            let holds = match node.log.term_at(*matched) {
+                Some(term) => other.disk.has(LogId::new(term, *matched)),
+                // It was compacted, so it is committed.
+                None => *matched < node.log.start().index && other.disk.last().index >= *matched,
+            };
             require(holds, 32, || {
-                format!("n{} believes that n{follower} has {claimed}", node.id)
+                let last = other.disk.last();
+                format!(
+                    "n{} matches n{follower} at {matched}, its disk ends at {last}",
+                    node.id
+                )
             })?;
         }
         Ok(())

@@ -41,19 +41,25 @@ impl World {
         let placed = waiters.placed.into_iter().map(|(_, origin)| origin);
         let asked = waiters.reads.into_values().map(|(origin, _)| origin);
         let handed = queue.into_iter().flat_map(|work| work.origins());
+        let operations = waiters.operations.into_values();
         let waiting = reads.into_values().flatten().map(|(origin, _)| origin);
         let all: Vec<_> = unplaced
             .chain(placed)
             .chain(asked)
             .chain(handed)
             .chain(waiting)
+            .chain(operations)
             .collect();
         for origin in all {
             // A client hears nothing at all.
-            if let Origin::Suite(request) = origin {
-                self.answers.insert(request, Answer::Gone);
-                let gone = Err(ProposeError::Unknown);
-                self.placed.entry(request).or_insert(gone);
+            match origin {
+                Origin::Client { .. } => {}
+                Origin::Operator => self.operator_answered(&Answer::Gone),
+                Origin::Suite(request) => {
+                    self.answers.insert(request, Answer::Gone);
+                    let gone = Err(ProposeError::Unknown);
+                    self.placed.entry(request).or_insert(gone);
+                }
             }
         }
         let safe = self.checks.commits.safe_on_disks(&self.nodes);
@@ -101,12 +107,7 @@ impl World {
         if !self.node(leader).is_up() {
             return;
         }
-        self.tickets += 1;
-        let proposal = Proposal {
-            ticket: ProposalTicket(self.tickets),
-            payload: Bytes::from_static(b"churn"),
-        };
-        self.put(leader, Input::Propose(vec![proposal]));
+        self.propose_unheard(leader);
         let life = self.node(leader).life;
         let longest = self.options.turn_max + self.options.network.delay_max * 3;
         let after = self
@@ -114,6 +115,19 @@ impl World {
             .faults
             .between(0, longest + self.options.disk.sync_max);
         self.plan(after, Event::Churn { node: leader, life });
+    }
+
+    /// Proposes something that nobody waits for.
+    pub(super) fn propose_unheard(&mut self, id: NodeId) {
+        if !self.node(id).is_up() {
+            return;
+        }
+        self.tickets += 1;
+        let proposal = Proposal {
+            ticket: ProposalTicket(self.tickets),
+            payload: Bytes::from(format!("unheard {}", self.tickets)),
+        };
+        self.put(id, Input::Propose(vec![proposal]));
     }
 
     /// The second half of [`World::strike_churn`].

@@ -27,10 +27,9 @@ impl World {
     /// them than the budget has.
     pub(super) fn strike_wipe(&mut self) {
         let id = self.draw_node();
-        if self.node(id).standing == Standing::Lost || !self.budget.may_lose_disk() {
+        if self.node(id).standing == Standing::Lost || !self.may_lose_disk(id) {
             return;
         }
-        self.budget.lose_disk();
         self.power_off(id);
         let node = self.node_mut(id);
         node.life += 1;

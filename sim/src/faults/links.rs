@@ -1,5 +1,7 @@
 //! The network's faults that come and go: partitions of all shapes, clogs, replays.
 
+use raft_core::ReadPolicy;
+
 use crate::coverage::Mark;
 use crate::event::{Copy, Event};
 use crate::partitions::{Shape, between};
@@ -57,7 +59,14 @@ impl World {
             self.network.cut(from, to);
         }
         let after = self.draw_time(4) + self.options.election();
-        self.node_mut(leader).clock_stops_until = self.now + after;
+        // A lease trusts that clocks go on.
+        if self.options.reads == ReadPolicy::Round {
+            self.node_mut(leader).clock_stops_until = self.now + after;
+        }
+        // What it takes in now it can never commit.
+        for _ in 0..self.chances.faults.between(0, 4) {
+            self.propose_unheard(leader);
+        }
         self.plan_repair(after);
         if !others.is_empty() {
             let next = *self.chances.faults.pick(&others);

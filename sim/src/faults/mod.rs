@@ -5,6 +5,7 @@ mod clocks;
 mod crashes;
 mod disks;
 mod links;
+mod operators;
 
 use raft_core::NodeId;
 
@@ -40,6 +41,8 @@ impl World {
             Family::Stall => self.strike_stall(),
             Family::DiskError => self.strike_disk_error(),
             Family::Wipe => self.strike_wipe(),
+            Family::Reconfigure => self.strike_reconfigure(),
+            Family::Transfer => self.strike_transfer(),
         }
         let drawn = self.options.faults.iter().find(|(f, _)| *f == family);
         if let Some((_, mean)) = drawn.copied() {

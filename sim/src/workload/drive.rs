@@ -73,7 +73,7 @@ impl World {
                 let attempts = client.attempt + 1 - call.first_attempt;
                 let can_repeat = call.stamp.is_some()
                     || call.recorded.is_none()
-                    || matches!(call.ask, Ask::Read(_))
+                    || !matches!(call.ask, Ask::Propose(_))
                     || (call.unheard.is_empty() && !call.is_unknown);
                 if attempts < workload.options.attempts_max && can_repeat {
                     self.attempt(position);
@@ -207,13 +207,17 @@ impl World {
                     call.unheard.remove(&attempt);
                 }
             }
-            Answer::NotProposed(ProposeError::Busy { .. } | ProposeError::TooLarge { .. })
+            Answer::NotProposed(
+                ProposeError::Busy { .. }
+                | ProposeError::TooLarge { .. }
+                | ProposeError::Transferring(_),
+            )
             | Answer::NotRead(_) => {
                 if call.stamp.is_none() {
                     call.unheard.remove(&attempt);
                 }
             }
-            Answer::NotProposed(_) | Answer::Gone => {
+            Answer::NotProposed(_) | Answer::Gone | Answer::Changed(_) | Answer::Transferred(_) => {
                 call.unheard.remove(&attempt);
                 call.is_unknown = true;
             }

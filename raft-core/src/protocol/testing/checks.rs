@@ -7,14 +7,14 @@ use super::cluster::TestNode;
 use super::disk::Disk;
 use crate::entry::Entry;
 use crate::message::{AppendReply, Envelope, Message};
-use crate::protocol::{Raft, ReadTicket, Role, State, majority};
-use crate::types::{HardState, Index, LogId, NodeId, Term};
+use crate::protocol::{Electorate, Raft, ReadTicket, Role, State};
+use crate::types::{HardState, Incarnation, Index, LogId, NodeId, Term};
 
 #[derive(Debug, Default)]
 pub(super) struct Checks {
     leaders: BTreeMap<Term, NodeId>,
     /// For each node and term the candidate that was promised a vote, over all lives of the node.
-    votes: BTreeMap<(NodeId, Term), NodeId>,
+    votes: BTreeMap<(NodeId, Incarnation, Term), NodeId>,
     /// The last log id with which each candidate asked for votes in a term.
     claims: BTreeMap<(NodeId, Term), LogId>,
     /// What anybody knew to be committed, and the term in which that was first known.
@@ -38,8 +38,10 @@ impl Checks {
             "n{id}: committed is there"
         );
         assert!(state.durable <= state.last.index, "n{id}: durable is there");
-        let durable = raft.log.id_at(state.durable);
-        assert!(disk.has(durable), "n{id}: {durable} is not on the disk");
+        if state.durable >= state.start.index {
+            let durable = raft.log.id_at(state.durable);
+            assert!(disk.has(durable), "n{id}: {durable} is not on the disk");
+        }
         self.compare_committed(id, raft, &state);
         self.committed_is_safe(nodes);
         if state.role == Role::Leader {
@@ -58,6 +60,7 @@ impl Checks {
             *compared
         };
         *compared = state.commit;
+        let from = from.max(state.start.index.previous());
         for index in from.next().0..=state.commit.0 {
             let entry = raft.log.id_at(Index(index));
             let (known, _) = *self.committed.entry(Index(index)).or_insert((entry, term));
@@ -65,33 +68,45 @@ impl Checks {
         }
     }
 
-    /// What is committed is on a majority of disks, and nobody without it could be elected by what
-    /// is on the disks (paper 5.4.3). By Log Matching it is enough to look at the highest entry.
+    /// Nobody who does not have what is committed could be elected by what is on the disks, in the
+    /// membership that it knows itself (paper 5.4.3). By Log Matching it is enough to look at the highest entry.
     fn committed_is_safe(&self, nodes: &BTreeMap<NodeId, TestNode>) {
         let Some((_, (entry, _))) = self.committed.last_key_value() else {
             return;
         };
-        let needed = majority(nodes.len());
-        let holders = nodes.values().filter(|node| node.disk.has(*entry)).count();
-        assert!(
-            holders >= needed,
-            "{entry} is committed and on {holders} disks"
-        );
-        if holders == nodes.len() {
-            return;
-        }
         for node in nodes.values().filter(|node| !node.disk.has(*entry)) {
             let last = node.disk.last();
-            let votes = nodes
-                .values()
-                .filter(|voter| voter.disk.last() <= last)
-                .count();
+            let membership = node.disk.membership(&node.bootstrap);
+            let known = |id: NodeId| {
+                let member = membership.get(id).expect("a voter is a member");
+                let other = nodes.get(&id)?;
+                (other.incarnation == member.incarnation).then_some(other)
+            };
+            if !membership.is_voter(node.id) || known(node.id).is_none() {
+                continue;
+            }
+            let votes = |id| known(id).is_some_and(|voter| voter.disk.last() <= last);
             assert!(
-                votes < needed,
+                !Electorate::of(&membership).is_quorum(votes),
                 "n{} could win without committed {entry}",
                 node.id
             );
         }
+    }
+
+    /// The state after the entry `last`, as everybody else had it.
+    pub(super) fn applied_up_to(&self, last: LogId) -> Vec<Entry> {
+        let entries: Vec<_> = self
+            .applied
+            .range(..=last.index)
+            .map(|(_, e)| e.clone())
+            .collect();
+        assert_eq!(
+            entries.last().map(Entry::id),
+            Some(last),
+            "it was applied somewhere"
+        );
+        entries
     }
 
     fn leader(
@@ -113,13 +128,21 @@ impl Checks {
         let newest_only = if is_new { usize::MAX } else { 1 };
         for (entry, known_in) in self.committed.values().rev().take(newest_only) {
             assert!(
-                raft.log.contains(*entry) || *known_in > term,
+                raft.log.contains(*entry) || entry.index < state.start.index || *known_in > term,
                 "n{id} leads term {term} without committed entry {entry}"
             );
         }
         // A deposed leader may count entries that its successor has removed by now.
         if self.leaders.keys().next_back() == Some(&term) {
             for (follower, matched) in &state.matched {
+                let life = state
+                    .membership
+                    .get(*follower)
+                    .map(|member| member.incarnation);
+                let other = nodes.get(follower).map(|node| node.incarnation);
+                if *matched < state.start.index || life != other {
+                    continue;
+                }
                 let claimed = raft.log.id_at(*matched);
                 assert!(
                     nodes[follower].disk.has(claimed),
@@ -170,7 +193,10 @@ impl Checks {
             vote: Some(candidate),
         };
         assert_eq!(disk.hard_state, durable, "n{from}'s vote is on its disk");
-        let voted = *self.votes.entry((from, term)).or_insert(candidate);
+        let voted = *self
+            .votes
+            .entry((from, envelope.from_incarnation, term))
+            .or_insert(candidate);
         assert_eq!(voted, candidate, "n{from} votes twice in term {term}");
     }
 

@@ -7,14 +7,15 @@ use bytes::Bytes;
 use super::checks::Checks;
 use super::disk::Disk;
 use super::render;
-use crate::config::{Config, Limits, Timing};
+use crate::config::{Config, Limits, ReadPolicy, SnapshotPolicy, Timing};
 use crate::entry::Entry;
-use crate::membership::{Member, MemberRole, Membership};
+use crate::membership::{Member, MemberRole, Membership, MembershipChange};
 use crate::message::{AppendReply, Envelope, Message};
 use crate::protocol::{
-    Apply, Effects, Input, Load, Loaded, Persisted, Proposal, ProposalTicket, Raft, ReadTicket,
-    Role, Write,
+    Apply, ChangeTicket, Effects, Input, Load, Loaded, Persisted, Proposal, ProposalTicket, Raft,
+    ReadTicket, Role, TransferTicket, Write,
 };
+use crate::snapshot::{SnapshotDescriptor, SnapshotHash, SnapshotMeta};
 use crate::types::{ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Term};
 
 /// What the nodes did so far.
@@ -24,6 +25,21 @@ pub(super) struct Counts {
     pub(super) truncations: u64,
     pub(super) leaders: u64,
     pub(super) reads: u64,
+    pub(super) snapshots: u64,
+    pub(super) installs: u64,
+    pub(super) changes: u64,
+    pub(super) joint_leaders: u64,
+    pub(super) transfers: u64,
+    pub(super) forwarded_reads: u64,
+}
+
+fn bootstrap(ids: impl Iterator<Item = NodeId>) -> Membership {
+    let member = |id: &NodeId| Member {
+        incarnation: Incarnation(id.0 * 100),
+        address: String::new(),
+        role: MemberRole::Voter,
+    };
+    Membership::new(ids.map(|id| (id, member(&id))).collect()).expect("valid")
 }
 
 #[derive(Debug)]
@@ -36,6 +52,11 @@ pub(super) struct TestNode {
     pub(super) writes: VecDeque<Write>,
     pub(super) loads: VecDeque<Load>,
     pub(super) applied: Vec<Entry>,
+    /// A snapshot that is being written.
+    pub(super) taking: Option<SnapshotMeta>,
+    pub(super) incarnation: Incarnation,
+    /// What it was bootstrapped with.
+    pub(super) bootstrap: Membership,
     lives: u64,
 }
 
@@ -44,10 +65,14 @@ pub(super) struct Cluster {
     pub(super) nodes: BTreeMap<NodeId, TestNode>,
     /// On the way, in order of sending.
     pub(super) network: Vec<Envelope>,
+    /// Snapshots on their way.
+    pub(super) transfers: Vec<Envelope>,
     /// Links that lose everything, by direction.
     pub(super) cut: BTreeSet<(NodeId, NodeId)>,
     pub(super) limits: Limits,
     pub(super) timing: Timing,
+    pub(super) snapshots: SnapshotPolicy,
+    pub(super) quiesce_after_ticks: Option<u32>,
     pub(super) seed: u64,
     checks: Checks,
     /// Whether what happens is written down; schedules are faster without.
@@ -63,6 +88,7 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub(super) fn new(disks: BTreeMap<NodeId, Disk>, seed: u64) -> Self {
+        let bootstrap = bootstrap(disks.keys().copied());
         let nodes = disks.into_iter().map(|(id, disk)| {
             let node = TestNode {
                 id,
@@ -71,6 +97,9 @@ impl Cluster {
                 writes: VecDeque::new(),
                 loads: VecDeque::new(),
                 applied: Vec::new(),
+                taking: None,
+                incarnation: Incarnation(id.0 * 100),
+                bootstrap: bootstrap.clone(),
                 lives: 0,
             };
             (id, node)
@@ -78,9 +107,17 @@ impl Cluster {
         let mut cluster = Self {
             nodes: nodes.collect(),
             network: Vec::new(),
+            transfers: Vec::new(),
             cut: BTreeSet::new(),
             limits: Limits::default(),
             timing: Timing::LAN,
+            snapshots: SnapshotPolicy {
+                log_bytes: 0,
+                entries: 0,
+                ticks: 0,
+                tail_bytes_max: 0,
+            },
+            quiesce_after_ticks: None,
             seed,
             checks: Checks::default(),
             is_traced: true,
@@ -129,18 +166,8 @@ impl Cluster {
         }
     }
 
-    fn member_list(&self) -> Membership {
-        let member = |id: &NodeId| Member {
-            incarnation: Incarnation(id.0 * 100),
-            address: String::new(),
-            role: MemberRole::Voter,
-        };
-        Membership::new(self.nodes.keys().map(|id| (*id, member(id))).collect()).expect("valid")
-    }
-
     /// Starts a node with what is on its disk. Its state machine is in memory, so it starts empty.
     pub(super) fn start(&mut self, id: NodeId) {
-        let members = self.member_list();
         let node = self.nodes.get_mut(&id).expect("known");
         assert!(node.raft.is_none(), "node {id} runs");
         node.lives += 1;
@@ -148,28 +175,58 @@ impl Cluster {
             cluster: ClusterId([7; 16]),
             group: GroupId(0),
             id,
-            incarnation: Incarnation(id.0 * 100),
-            members,
+            incarnation: node.incarnation,
+            members: node.bootstrap.clone(),
             seed: self.seed.wrapping_add(node.lives << 32),
             timing: self.timing,
             limits: self.limits,
-            snapshots: crate::SnapshotPolicy::default(),
-            reads: crate::ReadPolicy::default(),
-            quiesce_after_ticks: None,
+            snapshots: self.snapshots,
+            reads: ReadPolicy::Round,
+            quiesce_after_ticks: self.quiesce_after_ticks,
         };
-        let raft = Raft::new(config, node.disk.load(), None, LogId::ZERO).expect("valid");
-        node.raft = Some(raft);
+        let loaded = node.disk.load();
+        let snapshot = node.disk.snapshot.clone();
+        node.raft = Some(Raft::new(config, loaded, snapshot, LogId::ZERO).expect("valid"));
         node.applied.clear();
+    }
+
+    /// A node that nobody knows yet, down, with an empty disk.
+    pub(super) fn add_node(&mut self, id: NodeId) {
+        let node = TestNode {
+            id,
+            raft: None,
+            disk: Disk::default(),
+            writes: VecDeque::new(),
+            loads: VecDeque::new(),
+            applied: Vec::new(),
+            taking: None,
+            incarnation: Incarnation(id.0 * 100),
+            bootstrap: Membership::default(),
+            lives: 0,
+        };
+        assert!(self.nodes.insert(id, node).is_none(), "node {id} is new");
+    }
+
+    /// The disk of a node that is down is lost; it comes back empty, as somebody else.
+    pub(super) fn wipe(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).expect("known");
+        assert!(node.raft.is_none(), "node {id} is down");
+        node.disk = Disk::default();
+        node.bootstrap = Membership::default();
+        node.incarnation.0 += 1;
     }
 
     /// The power goes: writes that were not finished are lost, but for the first `kept` of them.
     pub(super) fn crash(&mut self, id: NodeId, kept: usize) {
         let node = self.nodes.get_mut(&id).expect("known");
         for write in node.writes.drain(..).take(kept).collect::<Vec<_>>() {
-            node.disk.apply(&write.batch);
+            node.disk.apply(&write);
         }
         node.raft = None;
         node.loads.clear();
+        node.taking = None;
+        self.transfers.retain(|transfer| transfer.from != id);
+        let node = &self.nodes[&id];
         let disk = render::disk(&node.disk);
         self.note(|| format!("n{id} crashes with {disk}"));
     }
@@ -223,11 +280,18 @@ impl Cluster {
             proposed,
             reads_ready,
             reads_refused,
+            restore,
+            take_snapshot,
+            send_snapshot,
+            changed,
+            transferred,
+            members_changed: _,
             role_changed,
-            ..
         } = effects;
         if let Some(change) = role_changed {
             self.counts.leaders += u64::from(change.role == Role::Leader);
+            let is_joint = self.raft(id).state().membership.is_joint();
+            self.counts.joint_leaders += u64::from(change.role == Role::Leader && is_joint);
             self.note(|| format!("n{id} {}", render::role(change)));
         }
         for write in writes {
@@ -252,16 +316,113 @@ impl Cluster {
         for (ticket, index) in reads_ready {
             self.checks.read_ready(id, ticket, index);
             self.counts.reads += 1;
+            let follows = self.raft(id).role() == Role::Follower;
+            self.counts.forwarded_reads += u64::from(follows);
             self.note(|| format!("n{id} read {} ready at {index}", ticket.0));
         }
         for (ticket, error) in reads_refused {
             self.note(|| format!("n{id} read {} refused: {error}", ticket.0));
         }
+        for (_, outcome) in changed {
+            self.counts.changes += u64::from(outcome.is_ok());
+            self.note(|| match outcome {
+                Ok(at) => format!("n{id} change done at {at}"),
+                Err(error) => format!("n{id} change refused: {error}"),
+            });
+        }
+        for (_, outcome) in transferred {
+            self.counts.transfers += u64::from(outcome.is_ok());
+            self.note(|| match outcome {
+                Ok(()) => format!("n{id} transfer done"),
+                Err(error) => format!("n{id} transfer refused: {error}"),
+            });
+        }
+        for envelope in send_snapshot {
+            self.note(|| render::envelope(&envelope));
+            self.transfers.push(envelope);
+        }
         self.nodes.get_mut(&id).expect("known").loads.extend(load);
         self.check(id);
+        if let Some(meta) = restore {
+            self.restore(id, &meta);
+        }
         if let Some(apply) = apply {
             self.apply(id, &apply);
         }
+        if let Some(meta) = take_snapshot {
+            self.note(|| format!("n{id} takes a snapshot of {}", meta.last));
+            let node = self.nodes.get_mut(&id).expect("known");
+            assert!(node.taking.is_none(), "one snapshot at a time");
+            node.taking = Some(meta);
+        }
+    }
+
+    fn restore(&mut self, id: NodeId, meta: &SnapshotMeta) {
+        let node = self.nodes.get_mut(&id).expect("known");
+        let kept = node.disk.snapshot.as_ref().map(|s| s.meta.last.index);
+        assert!(kept >= Some(meta.last.index), "the snapshot is on the disk");
+        node.applied = self.checks.applied_up_to(meta.last);
+        self.counts.installs += 1;
+        self.note(|| format!("n{id} restores {}", meta.last));
+        self.step(id, Input::Applied(meta.last.index));
+    }
+
+    /// The snapshot that is being written is on the disk.
+    pub(super) fn finish_snapshot(&mut self, id: NodeId) -> bool {
+        let node = self.nodes.get_mut(&id).expect("known");
+        let Some(meta) = node.taking.take() else {
+            return false;
+        };
+        let descriptor = SnapshotDescriptor {
+            hash: SnapshotHash(u128::from(meta.last.index.0)),
+            meta,
+            parts: 1,
+            bytes: 1,
+        };
+        node.disk.keep_snapshot(descriptor.clone());
+        self.counts.snapshots += 1;
+        self.note(|| format!("n{id} has {descriptor}"));
+        self.step(id, Input::SnapshotTaken(Some(descriptor)));
+        true
+    }
+
+    /// The oldest transfer ends.
+    pub(super) fn finish_transfer(&mut self, position: usize, mut is_delivered: bool) {
+        let envelope = self.transfers.remove(position);
+        let (from, to) = (envelope.from, envelope.to);
+        is_delivered &= self.is_up(to) && !self.cut.contains(&(from, to));
+        if is_delivered && let Message::Snapshot(descriptor) = &envelope.message {
+            let node = self.nodes.get_mut(&to).expect("known");
+            let state = node.raft.as_ref().expect("up").state();
+            is_delivered = envelope.to_incarnation == node.incarnation
+                && envelope.term >= state.hard_state.term
+                && descriptor.meta.last.index > state.commit;
+            if is_delivered {
+                node.disk.keep_snapshot(descriptor.clone());
+            }
+        }
+        self.note(|| {
+            let outcome = if is_delivered { "delivered" } else { "lost" };
+            format!("{} ({outcome})", render::envelope(&envelope))
+        });
+        if is_delivered {
+            self.step(to, Input::Message(envelope));
+        }
+        self.step(from, Input::SnapshotSent { to, is_delivered });
+    }
+
+    pub(super) fn change(&mut self, id: NodeId, change: MembershipChange) {
+        self.next_ticket += 1;
+        let ticket = ChangeTicket(self.next_ticket);
+        self.step(id, Input::ChangeMembership(ticket, change));
+    }
+
+    pub(super) fn transfer_to(&mut self, id: NodeId, target: NodeId) {
+        self.next_ticket += 1;
+        self.step(
+            id,
+            Input::Transfer(TransferTicket(self.next_ticket), target),
+        );
     }
 
     fn check(&mut self, id: NodeId) {
@@ -276,6 +437,8 @@ impl Cluster {
         );
         let cold_to = Index(apply.to.0 - apply.entries.len() as u64);
         let mut entries = Vec::new();
+        let applied = node.applied.last().map_or(Index(0), Entry::index);
+        assert_eq!(apply.from, applied.next(), "applied in order");
         if apply.from <= cold_to {
             entries.extend(node.disk.read(apply.from, cold_to));
         }
@@ -300,6 +463,10 @@ impl Cluster {
     fn transmit(&mut self, envelope: Envelope) {
         self.checks
             .sent(&envelope, &self.nodes[&envelope.from].disk);
+        // Nobody is there yet, or any more.
+        if !self.nodes.contains_key(&envelope.to) {
+            return;
+        }
         let lost = self.cut.contains(&(envelope.from, envelope.to));
         let mark = if lost { " (lost)" } else { "" };
         self.note(|| format!("{}{mark}", render::envelope(&envelope)));
@@ -322,7 +489,7 @@ impl Cluster {
         let Some(write) = node.writes.pop_front() else {
             return false;
         };
-        node.disk.apply(&write.batch);
+        node.disk.apply(&write);
         self.note(|| format!("n{id} write {} is durable", write.number));
         write
             .promises
@@ -345,6 +512,16 @@ impl Cluster {
         let mut entries = node
             .disk
             .read(load.from, load.to.min(node.disk.last().index));
+        if entries
+            .first()
+            .is_none_or(|first| first.index() != load.from)
+        {
+            assert!(
+                load.from <= node.disk.start.index,
+                "only what was compacted is gone"
+            );
+            return true;
+        }
         let mut bytes = 0;
         entries.retain(|entry| {
             bytes += entry.encoded_len();
@@ -387,9 +564,12 @@ impl Cluster {
             cluster: ClusterId([7; 16]),
             group: GroupId(0),
             from,
-            from_incarnation: Incarnation(from.0 * 100),
+            from_incarnation: self
+                .nodes
+                .get(&from)
+                .map_or(Incarnation(from.0 * 100), |n| n.incarnation),
             to,
-            to_incarnation: Incarnation(to.0 * 100),
+            to_incarnation: self.nodes[&to].incarnation,
             term,
             message,
         }
@@ -424,13 +604,17 @@ impl Cluster {
             let mut idle = true;
             for id in self.ids() {
                 if self.is_up(id) {
-                    while self.persist(id) || self.load(id) {
+                    while self.persist(id) || self.load(id) || self.finish_snapshot(id) {
                         idle = false;
                     }
                 }
             }
             if !self.network.is_empty() {
                 self.deliver(0);
+                idle = false;
+            }
+            if !self.transfers.is_empty() {
+                self.finish_transfer(0, true);
                 idle = false;
             }
             if idle {

@@ -5,14 +5,20 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::entry::{Entry, EntryKind};
-use crate::log_store::{AppendBatch, LoadedLog};
+use crate::log_store::LoadedLog;
+use crate::membership::Membership;
+use crate::protocol::{LogStart, Write};
+use crate::snapshot::SnapshotDescriptor;
 use crate::types::{HardState, Index, LogId, NodeId, Term};
 
 /// What survives a crash.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Disk {
     pub(super) hard_state: HardState,
+    /// The last entry that was compacted.
+    pub(super) start: LogId,
     pub(super) entries: Vec<Entry>,
+    pub(super) snapshot: Option<SnapshotDescriptor>,
 }
 
 impl Disk {
@@ -30,6 +36,7 @@ impl Disk {
         Self {
             hard_state: HardState { term, vote: None },
             entries: entries.collect(),
+            ..Self::default()
         }
     }
 
@@ -42,25 +49,38 @@ impl Disk {
     }
 
     pub(super) fn last(&self) -> LogId {
-        self.entries.last().map_or(LogId::ZERO, Entry::id)
+        self.entries.last().map_or(self.start, Entry::id)
     }
 
+    /// Whether this entry is here, or in the snapshot that stands for the beginning.
     pub(super) fn has(&self, id: LogId) -> bool {
-        id == LogId::ZERO || self.at(id.index) == Some(id)
+        id.index < self.start.index || self.at(id.index) == Some(id)
     }
 
     pub(super) fn at(&self, index: Index) -> Option<LogId> {
-        self.entries
-            .get(index.0.checked_sub(1)? as usize)
-            .map(Entry::id)
+        if index == self.start.index {
+            return Some(self.start);
+        }
+        let position = index.0.checked_sub(self.start.index.0 + 1)?;
+        self.entries.get(position as usize).map(Entry::id)
     }
 
-    pub(super) fn apply(&mut self, batch: &AppendBatch) {
+    pub(super) fn apply(&mut self, write: &Write) {
+        match write.log_start {
+            Some(LogStart::Compact(to)) => {
+                assert_eq!(self.at(to.index), Some(to), "compaction to what is there");
+                self.entries.retain(|entry| entry.index() > to.index);
+                self.start = to;
+            }
+            Some(LogStart::Reset(to)) => self.reset(to),
+            None => {}
+        }
+        let batch = &write.batch;
         if let Some(hard_state) = batch.hard_state {
             self.hard_state = hard_state;
         }
         if let Some(from) = batch.truncate_from {
-            self.entries.truncate(from.previous().0 as usize);
+            self.entries.retain(|entry| entry.index() < from);
         }
         for entry in &batch.entries {
             assert_eq!(
@@ -72,11 +92,49 @@ impl Disk {
         }
     }
 
-    pub(super) fn load(&self) -> LoadedLog {
-        LoadedLog::of_entries(self.hard_state, LogId::ZERO, &self.entries)
+    fn reset(&mut self, to: LogId) {
+        self.entries.clear();
+        self.start = to;
+    }
+
+    /// A complete snapshot; the newest one is kept.
+    pub(super) fn keep_snapshot(&mut self, descriptor: SnapshotDescriptor) {
+        let newest = self.snapshot.as_ref().map(|s| s.meta.last.index);
+        if newest.is_none_or(|newest| newest < descriptor.meta.last.index) {
+            self.snapshot = Some(descriptor);
+        }
+    }
+
+    /// What a node does before it starts: a snapshot that the log does not reach replaces it.
+    pub(super) fn load(&mut self) -> LoadedLog {
+        let last = self.snapshot.as_ref().map(|s| s.meta.last);
+        if let Some(last) = last.filter(|last| self.at(last.index) != Some(*last)) {
+            assert!(
+                last.index > self.start.index,
+                "a log that was compacted has its snapshot"
+            );
+            self.reset(last);
+        }
+        LoadedLog::of_entries(self.hard_state, self.start, &self.entries)
+    }
+
+    /// The membership that the disk knows, else the bootstrapped one.
+    pub(super) fn membership(&self, bootstrap: &Membership) -> Membership {
+        let in_log = self.entries.iter().rev();
+        let newest = in_log.clone().find(|e| e.kind() == EntryKind::Membership);
+        if let Some(entry) = newest {
+            return Membership::decode(entry.payload()).expect("sound");
+        }
+        let snapshot = self.snapshot.as_ref();
+        let at_start = snapshot.filter(|s| s.meta.last.index >= self.start.index);
+        match at_start.filter(|_| self.start != LogId::ZERO) {
+            Some(snapshot) => snapshot.meta.membership.clone(),
+            None => bootstrap.clone(),
+        }
     }
 
     pub(super) fn read(&self, from: Index, to: Index) -> Vec<Entry> {
-        self.entries[from.previous().0 as usize..to.0 as usize].to_vec()
+        let wanted = |entry: &&Entry| entry.index() >= from && entry.index() <= to;
+        self.entries.iter().filter(wanted).cloned().collect()
     }
 }
