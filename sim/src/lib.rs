@@ -39,6 +39,7 @@ mod queue;
 mod run;
 mod shelf;
 mod snapshots;
+mod stage;
 mod storage;
 mod suite;
 mod trace;

@@ -90,6 +90,7 @@ impl World {
             .chances
             .disks
             .between(disk.sync_min, disk.sync_max * parts);
+        let after = after + self.snapshot_time;
         let snapshot = Box::new(Snapshot { descriptor, image });
         let node = id;
         self.plan(

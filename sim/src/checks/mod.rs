@@ -59,9 +59,16 @@ impl Checks {
         match write.log_start {
             None => {}
             Some(LogStart::Compact(to)) => {
-                require(to.index <= node.state.applied && node.log.has(to), 42, || {
-                    format!("n{} applied {} and compacts {to}", node.id, node.state.applied)
-                })?;
+                require(
+                    to.index <= node.state.applied && node.log.has(to),
+                    42,
+                    || {
+                        format!(
+                            "n{} applied {} and compacts {to}",
+                            node.id, node.state.applied
+                        )
+                    },
+                )?;
                 node.log.compact(to);
             }
             Some(LogStart::Reset(to)) => {

@@ -16,10 +16,18 @@ fn initial_election() {
         let term = lab.check_terms();
         assert!(term >= Term(1));
         lab.sleep(2 * SECOND);
-        assert_eq!(lab.check_terms(), term, "the term changed without a failure");
+        assert_eq!(
+            lab.check_terms(),
+            term,
+            "the term changed without a failure"
+        );
         assert_eq!(lab.check_one_leader(), leader);
         lab.sleep(100 * SECOND);
-        assert_eq!(lab.check_terms(), term, "the term changed without a failure");
+        assert_eq!(
+            lab.check_terms(),
+            term,
+            "the term changed without a failure"
+        );
         assert_eq!(lab.check_one_leader(), leader);
         lab.end();
     });
@@ -38,7 +46,11 @@ fn re_election() {
         let term = lab.term(second);
         lab.connect(first);
         assert_eq!(lab.check_one_leader(), second);
-        assert_eq!(lab.check_terms(), term, "a node that rejoined disturbed the leader");
+        assert_eq!(
+            lab.check_terms(),
+            term,
+            "a node that rejoined disturbed the leader"
+        );
         lab.disconnect(second);
         lab.disconnect(lab.behind(second, 1));
         lab.sleep(2 * SECOND);

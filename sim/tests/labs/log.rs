@@ -13,7 +13,11 @@ fn basic_agree() {
             let mut lab = Lab::new(seed, size);
             let everybody = lab.size();
             for ordinal in 1..=3 {
-                assert_eq!(lab.commands(), ordinal - 1, "applied before it was proposed");
+                assert_eq!(
+                    lab.commands(),
+                    ordinal - 1,
+                    "applied before it was proposed"
+                );
                 lab.check_one_leader();
                 let index = lab.one(number(ordinal * 100), everybody, false);
                 assert_eq!(lab.ordinal(index), ordinal);
@@ -286,7 +290,10 @@ fn count() {
         let mut lab = Lab::new(seed, 3);
         lab.check_one_leader();
         let election = lab.world.traffic().messages;
-        assert!((2..=30 * 2).contains(&election), "{election} messages for the first leader");
+        assert!(
+            (2..=30 * 2).contains(&election),
+            "{election} messages for the first leader"
+        );
         for attempt in 0.. {
             assert!(attempt < 5, "the term changed too often");
             if attempt > 0 {
@@ -321,7 +328,10 @@ fn count() {
                 continue;
             }
             let spent = lab.world.traffic().messages - before;
-            assert!(spent <= (10 + 1 + 3) * 3 * 2, "{spent} messages for 12 commands");
+            assert!(
+                spent <= (10 + 1 + 3) * 3 * 2,
+                "{spent} messages for 12 commands"
+            );
             break;
         }
         lab.sleep(SECOND);

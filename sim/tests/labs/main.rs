@@ -11,3 +11,4 @@ mod log;
 mod network;
 mod persistence;
 mod rules;
+mod snapshots;

@@ -76,7 +76,11 @@ fn disconnect_delivers_nothing() {
         network.connect(SERVER);
         assert!(call(&mut network, 0).is_some());
         network.cut(SERVER, CLIENT);
-        assert_eq!(call(&mut network, 0), None, "the handler ran, the reply is lost");
+        assert_eq!(
+            call(&mut network, 0),
+            None,
+            "the handler ran, the reply is lost"
+        );
     });
 }
 
@@ -213,19 +217,28 @@ fn long_reordering() {
     };
     let reply = |network: &mut Network| {
         let mut reply = message(SERVER, CLIENT, 0);
-        reply.message =
-            Message::HeartbeatReply(raft_core::message::HeartbeatReply { round: 0 });
+        reply.message = Message::HeartbeatReply(raft_core::message::HeartbeatReply { round: 0 });
         match network.send(0, &reply) {
             Fate::Arrives { at, .. } => at,
             fate => panic!("{fate:?}"),
         }
     };
     let delays: Vec<_> = (0..10_000).map(|_| reply(&mut network)).collect();
-    let late: Vec<_> = delays.into_iter().filter(|at| *at >= 200 * MILLISECOND).collect();
-    assert!((6_500..6_850).contains(&late.len()), "{} of 10,000 late", late.len());
+    let late: Vec<_> = delays
+        .into_iter()
+        .filter(|at| *at >= 200 * MILLISECOND)
+        .collect();
+    assert!(
+        (6_500..6_850).contains(&late.len()),
+        "{} of 10,000 late",
+        late.len()
+    );
     assert!(late.iter().all(|at| *at <= 2_200 * MILLISECOND));
     let mean = late.iter().sum::<u64>() / late.len() as u64;
-    assert!((600..800).contains(&(mean / MILLISECOND)), "{mean} us in the mean");
+    assert!(
+        (600..800).contains(&(mean / MILLISECOND)),
+        "{mean} us in the mean"
+    );
     let Fate::Arrives { at, .. } = network.send(0, &message(CLIENT, SERVER, 0)) else {
         panic!("a request is lost");
     };

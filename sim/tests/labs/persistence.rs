@@ -5,7 +5,7 @@ use bytes::Bytes;
 use raft_core::{Index, NodeId};
 use sim::Microseconds;
 
-use crate::harness::{Lab, MILLISECOND, SECOND, each_seed, number};
+use crate::harness::{Churners, Lab, MILLISECOND, SECOND, each_seed, number};
 
 /// Everybody, the leader, and a follower crash, one after the other, and what was committed stays.
 #[test]
@@ -283,76 +283,12 @@ fn figure8_unreliable() {
     });
 }
 
-/// A client of the churn: proposes everywhere, looks a few times whether its command was applied,
-/// and begins anew.
-struct Churner {
-    place: u64,
-    wakes_at: Microseconds,
-    waits: Option<(Bytes, Index, usize)>,
-    /// Commands that it saw applied.
-    seen: Vec<Bytes>,
-}
-
-/// Pauses of a client between looks.
-const LOOKS: [Microseconds; 5] = [10, 20, 50, 100, 200];
-
-impl Churner {
-    fn step(&mut self, lab: &mut Lab) {
-        let now = lab.world.now();
-        if let Some((command, index, look)) = self.waits.take() {
-            if lab.n_committed(index) > 0 {
-                if lab.is_at(index, &command) {
-                    self.seen.push(command);
-                }
-            } else if let Some(pause) = LOOKS.get(look) {
-                self.wakes_at = now + pause * MILLISECOND;
-                self.waits = Some((command, index, look + 1));
-                return;
-            }
-        }
-        let command = lab.random();
-        let mut placed = None;
-        for id in lab.ids() {
-            if let Some(at) = lab.propose(id, command.clone()) {
-                placed = Some(at);
-            }
-        }
-        match placed {
-            Some(at) => {
-                self.waits = Some((command, at.index, 0));
-                self.wakes_at = now;
-            }
-            None => self.wakes_at = now + (79 + 17 * self.place) * MILLISECOND,
-        }
-    }
-}
-
-fn run_churners(lab: &mut Lab, churners: &mut [Churner], time: Microseconds) {
-    let end = lab.world.now() + time;
-    loop {
-        let next = churners.iter_mut().min_by_key(|churner| churner.wakes_at);
-        let next = next.expect("three clients");
-        if next.wakes_at > end {
-            break;
-        }
-        lab.sleep(next.wakes_at.saturating_sub(lab.world.now()));
-        next.step(lab);
-    }
-    lab.sleep(end.saturating_sub(lab.world.now()));
-}
-
 /// Nodes are cut off, crash and come back every 700 ms while three clients propose: whatever one of
 /// them saw applied is there in the end, and every index is applied by all five.
 fn churn(seed: u64, unreliable: bool) {
     let mut lab = Lab::new(seed, 5);
     lab.set_unreliable(unreliable);
-    let churner = |place| Churner {
-        place,
-        wakes_at: 0,
-        waits: None,
-        seen: Vec::new(),
-    };
-    let mut churners: Vec<_> = (0..3).map(churner).collect();
+    let mut churners = Churners::new(3);
     for _ in 0..20 {
         if lab.chance.chance(200) {
             let id = lab.any();
@@ -371,9 +307,9 @@ fn churn(seed: u64, unreliable: bool) {
                 lab.crash(id);
             }
         }
-        run_churners(&mut lab, &mut churners, 700 * MILLISECOND);
+        churners.run(&mut lab, 700 * MILLISECOND);
     }
-    run_churners(&mut lab, &mut churners, SECOND);
+    churners.run(&mut lab, SECOND);
     lab.set_unreliable(false);
     for id in lab.ids() {
         if !lab.world.is_up(id) {
@@ -381,18 +317,13 @@ fn churn(seed: u64, unreliable: bool) {
         }
         lab.connect(id);
     }
-    let seen: Vec<_> = churners.into_iter().flat_map(|churner| churner.seen).collect();
-    assert!(!seen.is_empty(), "some client saw something applied");
     lab.sleep(SECOND);
     let last = lab.random();
     let last = lab.one(last, 5, true);
     for index in 1..=last.0 {
         assert_eq!(lab.n_committed(Index(index)), 5, "index {index}");
     }
-    let applied = lab.applied();
-    for command in seen {
-        assert!(applied.contains(&command), "{command:?} was applied once");
-    }
+    churners.check(&mut lab);
     lab.end();
 }
 

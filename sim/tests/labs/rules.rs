@@ -37,9 +37,7 @@ fn heartbeat(commit: u64) -> Message {
 
 /// Whether some of these grants a vote.
 fn granted(said: &[Envelope]) -> bool {
-    let grants = |envelope: &Envelope| {
-        matches!(&envelope.message, Message::VoteReply(reply) if reply.granted)
-    };
+    let grants = |envelope: &Envelope| matches!(&envelope.message, Message::VoteReply(reply) if reply.granted);
     said.iter().any(grants)
 }
 
@@ -73,7 +71,11 @@ fn double_vote() {
             bench.persist_all(c);
             let answers = std::mem::take(&mut bench.wire);
             let is_free = moment == "before persist";
-            assert_eq!(granted(&answers), is_free, "{count} nodes, power lost {moment}");
+            assert_eq!(
+                granted(&answers),
+                is_free,
+                "{count} nodes, power lost {moment}"
+            );
             // A repetition of the first question gets the same answer as ever.
             bench.say(from_a);
             bench.persist_all(c);
@@ -105,7 +107,10 @@ fn double_vote_of_a_candidate() {
         }
         assert_eq!(bench.state(own).role, Role::Candidate);
         let asks = |envelope: &Envelope| matches!(envelope.message, Message::Vote(_));
-        assert!(!bench.wire.iter().any(asks), "it asks before its own vote is durable");
+        assert!(
+            !bench.wire.iter().any(asks),
+            "it asks before its own vote is durable"
+        );
         while let Some(persisted) = bench.persist_silently(own) {
             bench.wire.extend(persisted.said);
         }
@@ -159,7 +164,10 @@ fn stale_append() {
         let commits = order.iter().position(|kind| *kind == 3);
         commits.is_none() || long < commits
     };
-    let orders: Vec<_> = orders(&[2, 2, 1, 1]).into_iter().filter(is_honest).collect();
+    let orders: Vec<_> = orders(&[2, 2, 1, 1])
+        .into_iter()
+        .filter(is_honest)
+        .collect();
     let boot = |bench: &mut Bench| {
         for follower in [2, 3] {
             let disk = Disk::with_log(Vec::new(), 1);
@@ -291,12 +299,18 @@ fn old_term_reply() {
         bench.tick(NodeId(2), 10);
         bench.settle(&everybody);
     }
-    assert_ne!(bench.on_disk(3, claimed.0).expect("overwritten").term, late[0].term);
+    assert_ne!(
+        bench.on_disk(3, claimed.0).expect("overwritten").term,
+        late[0].term
+    );
     bench.elect(1, &[1, 4, 5]);
     bench.settle(&[1, 4, 5]);
     let before = bench.state(NodeId(1));
     assert!(before.hard_state.term > late[0].term && before.last.index >= claimed);
-    assert!(matched(&bench) < claimed, "n3 has not been heard in this term");
+    assert!(
+        matched(&bench) < claimed,
+        "n3 has not been heard in this term"
+    );
     for envelope in late {
         bench.say(envelope);
         assert_eq!(bench.state(NodeId(1)), before);
@@ -402,7 +416,10 @@ fn fig8() {
     }
     let commit = e.state(NodeId(1)).commit;
     assert!(commit >= Index(3), "its own entry commits the old one");
-    assert!(!e.campaign(5, &[2, 3, 4, 5], |_| false), "n5 lacks what is committed");
+    assert!(
+        !e.campaign(5, &[2, 3, 4, 5], |_| false),
+        "n5 lacks what is committed"
+    );
     e.elect(2, &[2, 3, 4, 5]);
     e.settle(&[2, 3, 4, 5]);
     for node in 2..=5 {
@@ -479,7 +496,11 @@ fn timer() {
     ];
     for (message, expected) in table {
         for (term, expected) in (1..).zip(expected) {
-            assert_eq!(restarts(term, &message), expected, "term {term}, {message:?}");
+            assert_eq!(
+                restarts(term, &message),
+                expected,
+                "term {term}, {message:?}"
+            );
         }
     }
 }
@@ -535,7 +556,10 @@ fn backtrack() {
     catch_up(&mut bench);
     let sent = bench.node(NodeId(1)).sent[&NodeId(3)];
     assert!(sent.probes <= 52, "{sent:?}");
-    assert_eq!(bench.node(NodeId(3)).disk.entries, bench.node(NodeId(1)).disk.entries);
+    assert_eq!(
+        bench.node(NodeId(3)).disk.entries,
+        bench.node(NodeId(1)).disk.entries
+    );
 }
 
 /// Lets n1 bring n3 into step.
@@ -610,7 +634,10 @@ fn inflight() {
     }
     bench.settle_but(&[1, 2, 3], is_slow);
     assert!(on_the_way > 0);
-    assert_eq!(bench.state(NodeId(1)).commit, bench.state(NodeId(1)).last.index);
+    assert_eq!(
+        bench.state(NodeId(1)).commit,
+        bench.state(NodeId(1)).last.index
+    );
     // As time passes the window is tried again, at the pace of heartbeats and not of proposals.
     for _ in 0..10 {
         bench.tick(NodeId(1), 10);
@@ -639,7 +666,10 @@ fn n2() {
         bench.settle(&[1, 2, 3]);
         for follower in [NodeId(2), NodeId(3)] {
             let sent = bench.node(NodeId(1)).sent[&follower].entries - before[&follower].entries;
-            assert!((200..=240).contains(&sent), "{sent} entries for 200 proposals");
+            assert!(
+                (200..=240).contains(&sent),
+                "{sent} entries for 200 proposals"
+            );
         }
     }
 }
@@ -752,7 +782,10 @@ fn one_node_commits_alone() {
     bench.elect(1, &[1]);
     bench.propose(NodeId(1), "alone");
     let last = bench.state(NodeId(1)).last.index;
-    assert!(bench.state(NodeId(1)).commit < last, "not before it is durable");
+    assert!(
+        bench.state(NodeId(1)).commit < last,
+        "not before it is durable"
+    );
     bench.settle(&[1]);
     assert_eq!(bench.state(NodeId(1)).commit, last);
     bench.step(NodeId(1), Input::Tick);

@@ -409,7 +409,11 @@ impl Bench {
     /// Lets a node campaign until it leads, with the votes of these; the others hear nothing.
     pub(crate) fn elect(&mut self, leader: u64, among: &[u64]) {
         let won = self.campaign(leader, among, |_| false);
-        assert!(won, "n{leader} did not win: {:?}", self.state(NodeId(leader)));
+        assert!(
+            won,
+            "n{leader} did not win: {:?}",
+            self.state(NodeId(leader))
+        );
     }
 
     /// As [`Bench::elect`], with losses. Says whether it won.

@@ -249,7 +249,11 @@ impl Lab {
 
     /// `check_terms`: all connected nodes are in one term.
     pub(crate) fn check_terms(&self) -> Term {
-        let terms: BTreeSet<_> = self.connected().into_iter().map(|id| self.term(id)).collect();
+        let terms: BTreeSet<_> = self
+            .connected()
+            .into_iter()
+            .map(|id| self.term(id))
+            .collect();
         if terms.len() != 1 {
             self.fail(&format!("nodes disagree on the term: {terms:?}"));
         }
@@ -343,7 +347,9 @@ impl Lab {
                 break;
             }
         }
-        self.fail(&format!("{command:?} did not reach agreement by {expected}"))
+        self.fail(&format!(
+            "{command:?} did not reach agreement by {expected}"
+        ))
     }
 
     /// Whether this command was applied at an index.
@@ -381,7 +387,9 @@ impl Lab {
             if entry.kind() == EntryKind::Command {
                 let (index, payload) = (entry.index(), entry.payload().clone());
                 if !self.proposed.contains(&payload) {
-                    self.fail(&format!("{payload:?} was applied at {index}, nobody proposed it"));
+                    self.fail(&format!(
+                        "{payload:?} was applied at {index}, nobody proposed it"
+                    ));
                 }
                 self.commands.push(index);
             }

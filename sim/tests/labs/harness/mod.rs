@@ -2,11 +2,13 @@
 //! remembers what it was given.
 
 mod bench;
+mod churners;
 mod lab;
 mod recorder;
 mod seeds;
 
 pub(crate) use bench::{Bench, Disk, entries, entry, id};
+pub(crate) use churners::Churners;
 pub(crate) use lab::{Lab, MILLISECOND, SECOND, number};
 pub(crate) use recorder::recorders;
 pub(crate) use seeds::each_seed;
