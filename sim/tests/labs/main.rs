@@ -6,8 +6,10 @@
 //! writes down what happened where it failed.
 
 mod election;
+mod faults;
 mod harness;
 mod log;
+mod members;
 mod network;
 mod persistence;
 mod rules;

@@ -247,6 +247,15 @@ impl Lab {
         self.fail("expected one leader, got none")
     }
 
+    /// As [`Lab::check_one_leader`], somebody else than this one, who may believe that it leads.
+    pub(crate) fn check_one_leader_but(&mut self, old: NodeId) -> NodeId {
+        let is_other = |world: &World| world.leader().is_some_and(|id| id != old);
+        if !self.sleep_while_not(5 * SECOND, is_other) {
+            self.fail(&format!("nobody but n{old} leads"));
+        }
+        self.world.leader().expect("just seen")
+    }
+
     /// `check_terms`: all connected nodes are in one term.
     pub(crate) fn check_terms(&self) -> Term {
         let terms: BTreeSet<_> = self

@@ -11,4 +11,4 @@ pub(crate) use bench::{Bench, Disk, entries, entry, id};
 pub(crate) use churners::Churners;
 pub(crate) use lab::{Lab, MILLISECOND, SECOND, number};
 pub(crate) use recorder::recorders;
-pub(crate) use seeds::each_seed;
+pub(crate) use seeds::{each_seed, seeds};

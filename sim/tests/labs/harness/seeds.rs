@@ -17,11 +17,11 @@ impl Drop for Announce {
 
 /// Runs a test over all seeds, or over the one in the environment.
 pub(crate) fn each_seed(test: impl Fn(u64)) {
-    some_seeds(SEEDS, test);
+    seeds(SEEDS, test);
 }
 
-/// Runs a test over the first seeds, or over the one in the environment.
-fn some_seeds(count: u64, test: impl Fn(u64)) {
+/// Runs a test over the first seeds only, or over the one in the environment.
+pub(crate) fn seeds(count: u64, test: impl Fn(u64)) {
     let seeds = match std::env::var("SEED") {
         Ok(seed) => {
             let seed = seed.parse().expect("SEED is a number");
