@@ -17,6 +17,9 @@ const DIGEST_EVERY: u64 = 128;
 /// Batches after which a durable machine has written itself down, out of 1,000.
 const FLUSHED: u64 = 300;
 
+/// Pieces of work of 1,000 behind which the machine stops for a while.
+const ONE_BY_ONE: u64 = 100;
+
 impl World {
     pub(crate) fn queue_work(&mut self, id: NodeId, work: Work) {
         self.node_mut(id).applier.queue.push_back(work);
@@ -48,23 +51,33 @@ impl World {
             return Ok(());
         }
         node.applier.is_planned = false;
-        match node.applier.queue.pop_front() {
-            None => {}
-            Some(Work::Restore(meta)) => self.restore(id, &meta)?,
-            Some(Work::TakeSnapshot(meta)) => self.take_snapshot(id, meta)?,
-            Some(Work::Apply { range, waiters }) => self.apply(id, range, waiters)?,
-            Some(Work::Read {
-                index,
-                origin,
-                query,
-            }) => {
-                let reads = &mut self.node_mut(id).applier.reads;
-                reads.entry(index).or_default().push((origin, query));
+        // All that waits goes at once, as in a real node; but a crash may come in between.
+        while let Some(work) = self.node_mut(id).applier.queue.pop_front() {
+            self.do_work(id, work)?;
+            if self.chances.machines.chance(ONE_BY_ONE) {
+                break;
             }
         }
         self.answer_reads(id);
         self.plan_work(id);
         Ok(())
+    }
+
+    fn do_work(&mut self, id: NodeId, work: Work) -> Result<(), Violation> {
+        match work {
+            Work::Restore(meta) => self.restore(id, &meta),
+            Work::TakeSnapshot(meta) => self.take_snapshot(id, meta),
+            Work::Apply { range, waiters } => self.apply(id, range, waiters),
+            Work::Read {
+                index,
+                origin,
+                query,
+            } => {
+                let reads = &mut self.node_mut(id).applier.reads;
+                reads.entry(index).or_default().push((origin, query));
+                Ok(())
+            }
+        }
     }
 
     fn apply(

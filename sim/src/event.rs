@@ -5,6 +5,7 @@ use raft_core::{Envelope, NodeId};
 
 use crate::node::{Answer, Ask, Origin};
 use crate::options::Family;
+use crate::queue::Microseconds;
 use crate::shelf::{Snapshot, Transfer};
 
 /// How a message came to be on the way.
@@ -26,7 +27,11 @@ pub(crate) enum Event {
     /// A node steps what waits for it.
     Turn { node: NodeId, life: u64 },
     /// A message arrives.
-    Message { envelope: Envelope, copy: Copy },
+    Message {
+        envelope: Envelope,
+        sent: Microseconds,
+        copy: Copy,
+    },
     /// A sender hears that a message was lost.
     Unreachable {
         node: NodeId,
@@ -74,7 +79,11 @@ pub(crate) enum Event {
     /// A client has waited long enough, or thought long enough.
     Client { client: usize, alarm: u64 },
     /// A fault strikes.
-    Strike { family: Family },
+    Strike {
+        family: Family,
+        /// Whether the next one of its family follows.
+        goes_on: bool,
+    },
     /// A cut ends, if no later one was made.
     Repair { cut: u64 },
 }

@@ -1,10 +1,10 @@
 //! The end of a run: everybody agrees, and what clients were told has an explanation.
 
-use history::{Budget, History, Verdict};
+use history::{Budget, History, LoggedWrite, Scene, Verdict, WitnessError};
 use raft_core::{Index, NodeId};
 
 use crate::node::Node;
-use crate::violation::{Violation, require};
+use crate::violation::Violation;
 use crate::world::World;
 
 impl World {
@@ -43,16 +43,39 @@ impl World {
     }
 }
 
-/// Judges what clients were told, twice over: by the order of the log, and as a black box.
+/// What a judge objects to, and the part of the history that shows it.
+#[derive(Debug)]
+pub(crate) struct Objection {
+    pub(crate) violation: Violation,
+    pub(crate) scene: Option<Box<Scene>>,
+}
+
+/// Judges what clients were told, three times over: by the log as a whole, by the places that
+/// answers named, and as a black box.
 ///
 /// # Errors
 /// When there is no explanation, or none was found within the budget.
-pub(crate) fn judge(history: &History) -> Result<(), Violation> {
-    history::witness::check(history).map_err(|error| Violation {
-        invariant: 40,
-        what: error.to_string(),
-    })?;
+pub(crate) fn judge(history: &History, log: &[LoggedWrite]) -> Result<(), Objection> {
+    let witnessed = |error: WitnessError| Objection {
+        scene: Scene::of_witness(history, &error).map(Box::new),
+        violation: Violation {
+            invariant: 40,
+            what: error.to_string(),
+        },
+    };
+    history::dumped_log::check(history, log).map_err(witnessed)?;
+    history::witness::check(history).map_err(witnessed)?;
     let verdict = history::check(history, Budget::default());
-    let is_good = matches!(verdict, Verdict::Linearizable);
-    require(is_good, 41, || verdict.to_string())
+    let scene = match &verdict {
+        Verdict::Linearizable => return Ok(()),
+        Verdict::Illegal(violation) => Scene::of_violation(violation),
+        Verdict::Unknown(exhausted) => Scene::of_exhausted(exhausted),
+    };
+    Err(Objection {
+        violation: Violation {
+            invariant: 41,
+            what: verdict.to_string(),
+        },
+        scene: Some(Box::new(scene)),
+    })
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use sim::{Coverage, Failure, Options, Report, run};
+use sim::{Coverage, Failure, Keep, Options, Report, run};
 
 /// Ends the program when a rare state was never reached in a run that asked for all of them.
 const EXIT_COVERAGE: u8 = 13;
@@ -36,6 +36,10 @@ struct Arguments {
     /// Write what happened to this file, one line per event (with --seed).
     #[arg(long, value_name = "FILE", requires = "seed")]
     trace: Option<PathBuf>,
+    /// Draw the end of the run as a page of HTML: what a judge objects to, or what the nodes did to
+    /// each other (with --seed).
+    #[arg(long, value_name = "FILE", requires = "seed")]
+    html: Option<PathBuf>,
     /// Fail when a rare state of the table was never reached.
     #[arg(long)]
     require_coverage: bool,
@@ -102,7 +106,11 @@ fn seeds_of(file: &Path) -> Result<Vec<u64>, String> {
 fn run_seed(seed: u64, arguments: &Arguments) -> Report {
     let mut options = Options::draw(seed);
     options.steps = arguments.steps;
-    run(options, arguments.trace.is_some())
+    let keep = Keep {
+        trace: arguments.trace.is_some(),
+        page: arguments.html.is_some(),
+    };
+    run(options, keep)
 }
 
 fn run_one(seed: u64, arguments: &Arguments) -> Result<u8, String> {
@@ -119,6 +127,10 @@ fn run_one(seed: u64, arguments: &Arguments) -> Result<u8, String> {
     );
     if let Some(file) = &arguments.trace {
         let written = std::fs::write(file, report.lines.join("\n") + "\n");
+        written.map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    if let (Some(file), Some(page)) = (&arguments.html, &report.page) {
+        let written = std::fs::write(file, page);
         written.map_err(|error| format!("{}: {error}", file.display()))?;
     }
     Ok(report.failure.as_ref().map_or(0, Failure::exit_code))

@@ -10,7 +10,7 @@ use crate::queue::Microseconds;
 /// Ids are below this.
 pub(crate) const IDS_MAX: usize = 16;
 
-/// Messages of the past that are kept for replays.
+/// Messages of the past that are kept for replays, and as many acknowledgements.
 const PAST_MESSAGES_MAX: usize = 256;
 
 /// What a network does to messages on top of its options, as the course's labs know it.
@@ -67,6 +67,8 @@ pub struct Network {
     is_disconnected: [bool; IDS_MAX],
     sent_by: [Traffic; IDS_MAX],
     past: Vec<Envelope>,
+    /// Acknowledgements of the past, of which a late one is the most dangerous.
+    past_acks: Vec<Envelope>,
     keeps_past: bool,
     prng: Prng,
 }
@@ -105,6 +107,7 @@ impl Network {
             is_disconnected: [false; IDS_MAX],
             sent_by: [Traffic::default(); IDS_MAX],
             past: Vec::new(),
+            past_acks: Vec::new(),
             keeps_past,
             prng: Prng::new(seed, "network"),
         }
@@ -247,17 +250,34 @@ impl Network {
         self.past.get(position).cloned()
     }
 
+    /// An acknowledgement from the past to this node, to be delivered once more.
+    pub(crate) fn replay_ack(&mut self, to: NodeId) -> Option<Envelope> {
+        let acks = self.past_acks.iter().filter(|ack| ack.to == to);
+        let acks: Vec<_> = acks.collect();
+        let position = usize::try_from(self.prng.below(acks.len() as u64));
+        acks.get(position.expect("below a length"))
+            .copied()
+            .cloned()
+    }
+
     fn remember(&mut self, envelope: &Envelope) {
-        if !self.keeps_past {
-            return;
+        if self.keeps_past {
+            let past = match envelope.message {
+                Message::AppendReply(_) => &mut self.past_acks,
+                _ => &mut self.past,
+            };
+            keep_some(past, envelope, &mut self.prng);
         }
-        if self.past.len() < PAST_MESSAGES_MAX {
-            self.past.push(envelope.clone());
-        } else if self.prng.chance(100) {
-            // Old ones stay for long, so that some are from terms long gone.
-            let position = self.prng.below(PAST_MESSAGES_MAX as u64);
-            self.past[usize::try_from(position).expect("below a length")] = envelope.clone();
-        }
+    }
+}
+
+/// Old ones stay for long, so that some are from terms long gone.
+fn keep_some(past: &mut Vec<Envelope>, envelope: &Envelope, prng: &mut Prng) {
+    if past.len() < PAST_MESSAGES_MAX {
+        past.push(envelope.clone());
+    } else if prng.chance(100) {
+        let position = usize::try_from(prng.below(PAST_MESSAGES_MAX as u64));
+        past[position.expect("below a length")] = envelope.clone();
     }
 }
 

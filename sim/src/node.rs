@@ -324,6 +324,35 @@ impl Node {
         }
     }
 
+    /// The node runs, with nothing but what its disk and its machine bring.
+    pub fn begin_life(&mut self, raft: Raft, machine: Box<dyn Machine>) {
+        let applied = machine.applied().index;
+        self.standing = Standing::Up;
+        self.state = raft.state();
+        self.raft = Some(raft);
+        self.log = LogMirror::of(&self.disk);
+        self.paused_until = 0;
+        self.clock_stops_until = 0;
+        self.stalled_until = 0;
+        self.disk_fails = false;
+        self.waiters = Waiters {
+            handed_over: applied,
+            ..Waiters::default()
+        };
+        self.applier = Applier {
+            machine,
+            image: self.applier.image.take(),
+            applied,
+            queue: VecDeque::new(),
+            is_planned: false,
+            reads: BTreeMap::new(),
+        };
+        self.inbox.clear();
+        self.turn_is_planned = false;
+        self.sending.clear();
+        self.receiving = None;
+    }
+
     /// What a node does first: the newest snapshot takes the place of a log that does not reach
     /// it. Gives its descriptor.
     pub fn begin_with_snapshot(&mut self) -> Option<SnapshotDescriptor> {

@@ -76,7 +76,7 @@ impl Family {
             Self::Jump => (3, 20),
             Self::DiskError => (20, 60),
             Self::Wipe => (20, 80),
-            Self::Reconfigure => (2, 15),
+            Self::Reconfigure => (1, 8),
             Self::Transfer => (3, 20),
         }
     }
@@ -199,7 +199,12 @@ impl Options {
             // Drawn for all, so that a new family does not change the others.
             let (low, high) = family.distances();
             let mean = prng.between(low * election, high * election).max(1);
-            if prng.chance(350) {
+            let drawn = if *family == Family::Reconfigure {
+                500
+            } else {
+                350
+            };
+            if prng.chance(drawn) {
                 faults.push((*family, mean));
             }
         }

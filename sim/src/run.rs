@@ -5,15 +5,21 @@ use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use history::picture;
+
 use crate::coverage::Coverage;
 use crate::judge::judge;
 use crate::options::Options;
 use crate::queue::Microseconds;
 use crate::violation::Violation;
+use crate::workload::Workload;
 use crate::world::World;
 
 /// The time that a cluster has to serve again after the faults, in longest election deadlines.
 const RECOVERY_ELECTIONS_MAX: u64 = 60;
+
+/// Such times in which it may still get better.
+const RECOVERY_SPANS_MAX: u64 = 30;
 
 /// Virtual time of a safety phase at most: one where nearly nothing happens ends too.
 const SAFETY_TIME_MAX: Microseconds = 600_000_000;
@@ -74,14 +80,28 @@ pub struct Report {
     pub failure: Option<Failure>,
     /// The trace as text, where it was asked for.
     pub lines: Vec<String>,
+    /// A page of HTML that shows the end of the run, where it was asked for.
+    pub page: Option<String>,
+}
+
+/// What is to be kept of a run besides its verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// The trace as text.
+    pub trace: bool,
+    /// A page that shows what happened last.
+    pub page: bool,
 }
 
 /// Runs one seed.
 #[must_use]
-pub fn run(options: Options, with_trace: bool) -> Report {
+pub fn run(options: Options, keep: Keep) -> Report {
     let mut world = World::new(options);
-    if with_trace {
+    if keep.trace {
         world.write_trace();
+    }
+    if keep.page {
+        world.keep_diagram();
     }
     let outcome = catch_unwind(AssertUnwindSafe(|| phases(&mut world)));
     let failure = match outcome {
@@ -89,6 +109,12 @@ pub fn run(options: Options, with_trace: bool) -> Report {
         Ok(Err(failure)) => Some(failure),
         Err(panic) => Some(Failure::Crash(message(panic.as_ref()))),
     };
+    let problem = failure.as_ref().map(Failure::to_string).unwrap_or_default();
+    let title = format!("seed {}", world.options.seed);
+    let page = world
+        .picture
+        .take()
+        .or_else(|| world.draw(&title, &problem));
     Report {
         options: world.options.clone(),
         steps: world.steps,
@@ -103,6 +129,7 @@ pub fn run(options: Options, with_trace: bool) -> Report {
         coverage: world.coverage.clone(),
         failure,
         lines: world.trace.lines().map(str::to_owned).collect(),
+        page,
     }
 }
 
@@ -120,29 +147,32 @@ fn phases(world: &mut World) -> Result<(), Failure> {
     recover(world)?;
     world.compare_machines().map_err(Failure::Safety)?;
     if let Some(workload) = world.workload.take() {
-        let operations = workload.operations;
+        world.operations = workload.operations;
+        let log = workload.log_of(world.checks.machines.all());
         let history = workload.into_history();
-        world.operations = operations;
-        judge(&history).map_err(Failure::Safety)?;
+        if let Err(objection) = judge(&history, &log) {
+            world.picture = objection.scene.map(|scene| picture::draw(&history, &scene));
+            return Err(Failure::Safety(objection.violation));
+        }
     }
     Ok(())
 }
 
 /// Every client gets an answer to something that it asked after the faults; then all end, and
-/// everybody agrees.
+/// everybody agrees. That may take long where everything is slow, but it goes on all the time.
 fn recover(world: &mut World) -> Result<(), Failure> {
     let longest = world.options.election() * RECOVERY_ELECTIONS_MAX;
+    let mut patience = 0;
+    if let Some(workload) = &mut world.workload {
+        workload.calm_down(world.options.election());
+        patience = workload.longest_call();
+    }
     let served = |world: &World| {
         let clients = world.workload.iter().flat_map(|w| &w.clients);
         let mut answered = clients.map(|client| client.answered_since_heal);
         answered.all(|count| count > 0)
     };
-    let patience = world.workload.as_ref().map_or(0, |workload| {
-        let options = workload.options;
-        (options.patience + options.think_max) * (options.attempts_max + 2)
-    });
-    let is_served = world.run_while_not(longest + patience, served);
-    if !is_served.map_err(Failure::Safety)? {
+    if !goes_on_until(world, longest + patience, served)? {
         return Err(Failure::Liveness(describe(
             world,
             "some client is not served",
@@ -152,14 +182,40 @@ fn recover(world: &mut World) -> Result<(), Failure> {
         workload.is_ending = true;
     }
     let ended = |world: &World| {
-        let ended = world.workload.as_ref().is_none_or(|w| w.has_ended());
+        let ended = world.workload.as_ref().is_none_or(Workload::has_ended);
         ended && world.is_agreed()
     };
-    let has_ended = world.run_while_not(longest + patience, ended);
-    if !has_ended.map_err(Failure::Safety)? {
+    if !goes_on_until(world, longest + patience, ended)? {
         return Err(Failure::Liveness(describe(world, "the nodes do not agree")));
     }
     Ok(())
+}
+
+/// Runs until a condition holds, as long as in each span of time something gets better.
+fn goes_on_until(
+    world: &mut World,
+    span: Microseconds,
+    holds: impl Fn(&World) -> bool,
+) -> Result<bool, Failure> {
+    for _ in 0..RECOVERY_SPANS_MAX {
+        let before = progress(world);
+        if world.run_while_not(span, &holds).map_err(Failure::Safety)? {
+            return Ok(true);
+        }
+        if progress(world) <= before {
+            return Ok(false);
+        }
+    }
+    Ok(false)
+}
+
+/// Grows while the cluster does something useful.
+fn progress(world: &World) -> u64 {
+    let nodes = world.nodes.iter().filter(|node| node.is_up());
+    let nodes = nodes.map(|node| node.disk.last().index.0 + node.applier.applied.0);
+    let clients = world.workload.iter().flat_map(|w| &w.clients);
+    let answered = clients.map(|client| client.answered_since_heal);
+    nodes.sum::<u64>() + answered.sum::<u64>()
 }
 
 fn describe(world: &World, what: &str) -> String {

@@ -77,7 +77,7 @@ impl World {
         let life = node.life;
         let digest = image.digest();
         self.checks.machines.digest(id, applied, digest)?;
-        self.checks.commits.is_committed(id, meta.last)?;
+        self.checks.commits.snapshot(id, &meta)?;
         let parts = 1 + digest % PARTS_MAX;
         let descriptor = SnapshotDescriptor {
             meta,
@@ -105,7 +105,7 @@ impl World {
     }
 
     /// A snapshot of a node's own state is durable, unless there was no room.
-    pub(crate) fn snapshot_written(&mut self, id: NodeId, life: u64, snapshot: Box<Snapshot>) {
+    pub(crate) fn snapshot_written(&mut self, id: NodeId, life: u64, snapshot: Snapshot) {
         if !self.is_current(id, life) {
             return;
         }
@@ -121,7 +121,7 @@ impl World {
         self.trace.mix([8, id.0, last.index.0]);
         self.trace
             .note(self.now, || format!("n{id} has a snapshot up to {last}"));
-        self.node_mut(id).shelf.put(*snapshot);
+        self.node_mut(id).shelf.put(snapshot);
         self.put(id, Input::SnapshotTaken(Some(descriptor)));
     }
 
@@ -229,7 +229,8 @@ impl World {
         let Transfer {
             envelope, snapshot, ..
         } = *transfer;
-        let last = snapshot.descriptor.meta.last;
+        let meta = snapshot.descriptor.meta.clone();
+        let last = meta.last;
         node.shelf.partial = None;
         node.receiving = None;
         node.shelf.put(snapshot);
@@ -238,7 +239,7 @@ impl World {
         self.trace.note(self.now, || {
             format!("n{to} got the snapshot up to {last} of n{from}")
         });
-        self.checks.commits.is_committed(to, last)?;
+        self.checks.commits.snapshot(to, &meta)?;
         self.put(to, Input::Message(envelope));
         self.report_transfer(from, from_life, to, true);
         Ok(())

@@ -11,6 +11,8 @@ use crate::coverage::Mark;
 use crate::event::{Copy, Event};
 use crate::network::Fate;
 use crate::node::{Ask, INBOX_MESSAGES_MAX, Origin};
+use crate::queue::Microseconds;
+use crate::render;
 use crate::violation::{Violation, require};
 use crate::world::World;
 
@@ -50,12 +52,12 @@ impl World {
     }
 
     /// A message comes to the end of its way.
-    pub(crate) fn arrive(&mut self, envelope: Envelope, copy: Copy) {
+    pub(crate) fn arrive(&mut self, envelope: Envelope, sent: Microseconds, copy: Copy) {
         let to = envelope.to;
         let node = &self.nodes[Self::place(to)];
         if !self.network.passes(envelope.from, to) || !node.is_up() {
             let fate = self.network.unreachable(self.now);
-            self.lose(&envelope, fate);
+            self.lose(&envelope, sent, fate);
             return;
         }
         if node.inbox.len() >= INBOX_MESSAGES_MAX {
@@ -66,6 +68,7 @@ impl World {
             is_old && node.leads() && matches!(envelope.message, Message::AppendReply(_));
         self.coverage.count_if(is_old, Mark::OldTermMessage);
         self.coverage.count_if(is_old_reply, Mark::OldTermReply);
+        self.diagram_message(&envelope, sent, history::Fate::Delivered(self.now));
         match copy {
             Copy::Original => {}
             Copy::Duplicate => self.coverage.count(Mark::Duplicated),
@@ -78,17 +81,19 @@ impl World {
     pub(crate) fn transmit(&mut self, envelope: Envelope) {
         let fate = self.network.send(self.now, &envelope);
         match fate {
-            Fate::Lost { .. } => self.lose(&envelope, fate),
+            Fate::Lost { .. } => self.lose(&envelope, self.now, fate),
             Fate::Arrives { at, again } => {
                 if let Some(again) = again {
                     let copy = Event::Message {
                         envelope: envelope.clone(),
+                        sent: self.now,
                         copy: Copy::Duplicate,
                     };
                     self.queue.plan(again, copy);
                 }
                 let original = Event::Message {
                     envelope,
+                    sent: self.now,
                     copy: Copy::Original,
                 };
                 self.queue.plan(at, original);
@@ -96,8 +101,9 @@ impl World {
         }
     }
 
-    fn lose(&mut self, envelope: &Envelope, fate: Fate) {
+    fn lose(&mut self, envelope: &Envelope, sent: Microseconds, fate: Fate) {
         self.coverage.count(Mark::Lost);
+        self.diagram_message(envelope, sent, history::Fate::Lost(self.now));
         if let Fate::Lost {
             reported_at: Some(at),
         } = fate
@@ -181,7 +187,8 @@ impl World {
         self.steps += 1;
         let now = self.now;
         self.trace.mix([2, id.0, now, digest(&input)]);
-        self.trace.note(now, || format!("n{id} <- {input:?}"));
+        self.trace
+            .note(now, || format!("n{id} <- {}", render::input(&input)));
         if let Input::Read(tickets) = &input {
             let committed = self.checks.commits.last().index;
             for ticket in tickets {
@@ -305,6 +312,7 @@ impl World {
         let (role, term) = (after.role.name(), after.hard_state.term);
         self.trace
             .note(self.now, || format!("n{id} is {role} in term {term}"));
+        self.diagram_role(id);
     }
 }
 

@@ -82,6 +82,10 @@ pub const INVARIANTS: &[(u32, &str)] = &[
         43,
         "A snapshot stands for what its node has applied, and the state never goes back.",
     ),
+    (
+        44,
+        "A snapshot carries the membership that the log up to its end says.",
+    ),
 ];
 
 /// An invariant does not hold.

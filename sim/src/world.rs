@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use history::{Condition, SpaceTime};
 use kv_service::sessions::SessionLimits;
 use kv_service::state_machine::KvStateMachine;
 use kv_service::store::Retention;
@@ -18,7 +19,7 @@ use crate::coverage::{Coverage, Mark};
 use crate::event::Event;
 use crate::machine::Machine;
 use crate::network::Network;
-use crate::node::{Answer, Applier, LogMirror, Node, RequestId, Standing, Waiters};
+use crate::node::{Answer, Node, RequestId, Standing};
 use crate::operator::Operator;
 use crate::options::{Family, MachineOptions, Options};
 use crate::prng::Prng;
@@ -54,6 +55,7 @@ pub struct World {
     pub(crate) checks: Checks,
     pub(crate) coverage: Coverage,
     pub(crate) trace: Trace,
+    pub(crate) diagram: Option<SpaceTime>,
     pub(crate) chances: Chances,
     pub(crate) machines: MachineFactory,
     pub(crate) workload: Option<Workload>,
@@ -74,6 +76,8 @@ pub struct World {
     pub(crate) answers: BTreeMap<RequestId, Answer>,
     pub(crate) placed: BTreeMap<RequestId, Result<LogId, ProposeError>>,
     pub(crate) violation: Option<Violation>,
+    /// The part of the history that a judge objects to.
+    pub(crate) picture: Option<String>,
     /// Operations of a workload that has ended.
     pub(crate) operations: u64,
 }
@@ -125,7 +129,8 @@ impl World {
             network: Network::new(options.network, seed, keeps_past),
             checks: Checks::new(members.clone()),
             coverage: Coverage::default(),
-            trace: Trace::new(false),
+            trace: Trace::default(),
+            diagram: None,
             chances: Chances {
                 turns: Prng::new(seed, "turns"),
                 disks: Prng::new(seed, "disks"),
@@ -146,6 +151,7 @@ impl World {
             answers: BTreeMap::new(),
             placed: BTreeMap::new(),
             violation: None,
+            picture: None,
             operations: 0,
             options,
         };
@@ -159,7 +165,7 @@ impl World {
 
     /// Keeps what happens as text from now on.
     pub fn write_trace(&mut self) {
-        self.trace = Trace::new(true);
+        self.trace.write_lines();
     }
 
     pub(crate) fn plan(&mut self, after: Microseconds, event: Event) {
@@ -194,63 +200,27 @@ impl World {
 
     /// Starts a node with what is on its disk.
     pub(crate) fn start(&mut self, id: NodeId) {
-        let options = self.options.clone();
         let drift = self.options.clock_drift;
-        let tick =
-            options.tick() * self.chances.clocks.between(1_000 - drift, 1_000 + drift) / 1_000;
+        let rate = self.chances.clocks.between(1_000 - drift, 1_000 + drift);
+        let tick = self.options.tick() * rate / 1_000;
         let first_tick = self.chances.clocks.between(1, tick);
         let machine = match &self.node(id).applier.image {
             Some(image) => image.image(),
             None => (self.machines)(),
         };
+        let applied = machine.applied();
+        let options = self.options.clone();
         let node = self.node_mut(id);
         assert_eq!(node.standing, Standing::Down, "n{id} starts from rest");
         node.life += 1;
-        let life = node.life;
-        let config = Config {
-            cluster: CLUSTER,
-            group: GroupId(0),
-            id,
-            incarnation: node.incarnation,
-            members: node.bootstrap.clone(),
-            seed: options.seed.wrapping_add(life << 32),
-            timing: options.timing,
-            limits: options.limits,
-            snapshots: options.snapshots,
-            reads: options.reads,
-            quiesce_after_ticks: options.quiesce_after_ticks,
-        };
-        let applied = machine.applied();
+        node.tick = tick;
         let log_end = node.disk.last();
         let snapshot = node.begin_with_snapshot();
         let is_beyond = node.disk.last() != log_end;
+        let config = config_of(node, &options);
         let raft = Raft::new(config, node.disk.load(), snapshot, applied);
-        let raft = raft.expect("what is on the disk belongs together");
-        node.standing = Standing::Up;
-        node.state = raft.state();
-        node.raft = Some(raft);
-        node.log = LogMirror::of(&node.disk);
-        node.tick = tick;
-        node.paused_until = 0;
-        node.clock_stops_until = 0;
-        node.stalled_until = 0;
-        node.disk_fails = false;
-        node.waiters = Waiters {
-            handed_over: applied.index,
-            ..Waiters::default()
-        };
-        node.applier = Applier {
-            machine,
-            image: node.applier.image.take(),
-            applied: applied.index,
-            queue: std::collections::VecDeque::new(),
-            is_planned: false,
-            reads: BTreeMap::new(),
-        };
-        node.inbox.clear();
-        node.turn_is_planned = false;
-        node.sending.clear();
-        node.receiving = None;
+        node.begin_life(raft.expect("what is on the disk belongs together"), machine);
+        let life = node.life;
         let (commit, reached) = (node.state.commit, node.log.term_at(node.state.commit));
         if let Some(term) = reached.filter(|_| commit > Index(0)) {
             let known = self
@@ -259,13 +229,14 @@ impl World {
                 .is_committed(id, LogId::new(term, commit));
             self.note_violation(known);
         }
-        self.coverage.count_if(is_beyond, Mark::SnapshotBeyondLog);
         let from_disk = applied.index > Index(0);
+        self.coverage.count_if(is_beyond, Mark::SnapshotBeyondLog);
         self.coverage.count_if(from_disk, Mark::MachineFromDisk);
         self.trace.mix([1, id.0, life]);
         self.trace.note(self.now, || {
             format!("n{id} starts, life {life}, applied {applied}")
         });
+        self.diagram_condition(id, Condition::Running);
         self.plan(first_tick, Event::Tick { node: id, life });
         self.plan_turn(id);
     }
@@ -311,6 +282,7 @@ impl World {
             && self.violation.is_none()
         {
             self.trace.note(self.now, || violation.to_string());
+            self.diagram_violation(violation.to_string());
             self.violation = Some(violation);
         }
     }
@@ -319,7 +291,11 @@ impl World {
         match event {
             Event::Tick { node, life } => self.tick(node, life),
             Event::Turn { node, life } => return self.turn(node, life),
-            Event::Message { envelope, copy } => self.arrive(envelope, copy),
+            Event::Message {
+                envelope,
+                sent,
+                copy,
+            } => self.arrive(envelope, sent, copy),
             Event::Unreachable { node, life, peer } => self.unreachable(node, life, peer),
             Event::Synced { node, life } => return self.synced(node, life),
             Event::Loaded { node, life, load } => return self.loaded(node, life, load),
@@ -327,7 +303,7 @@ impl World {
                 node,
                 life,
                 snapshot,
-            } => self.snapshot_written(node, life, snapshot),
+            } => self.snapshot_written(node, life, *snapshot),
             Event::SnapshotPart { transfer } => return self.snapshot_part(transfer),
             Event::SnapshotSent {
                 node,
@@ -346,10 +322,27 @@ impl World {
                 answer,
             } => return self.client_answered(node, client, attempt, answer),
             Event::Client { client, alarm } => self.client_alarm(client, alarm),
-            Event::Strike { family } => self.strike(family),
+            Event::Strike { family, goes_on } => self.strike(family, goes_on),
             Event::Repair { cut } => self.repair_after_fault(cut),
         }
         Ok(())
+    }
+}
+
+/// What a node is told when it starts.
+fn config_of(node: &Node, options: &Options) -> Config {
+    Config {
+        cluster: CLUSTER,
+        group: GroupId(0),
+        id: node.id,
+        incarnation: node.incarnation,
+        members: node.bootstrap.clone(),
+        seed: options.seed.wrapping_add(node.life << 32),
+        timing: options.timing,
+        limits: options.limits,
+        snapshots: options.snapshots,
+        reads: options.reads,
+        quiesce_after_ticks: options.quiesce_after_ticks,
     }
 }
 

@@ -253,6 +253,10 @@ impl Raft {
             };
             follower.loading = false;
             let next = follower.next();
+            // Compacted meanwhile: only the snapshot helps now.
+            if next.previous() < self.log.start().index {
+                return;
+            }
             // What exceeds the window is read again when there is room: a load is bounded in bytes,
             // which may be many small messages.
             let window = follower.window(limits.inflight_messages_max, usize::MAX);

@@ -169,7 +169,9 @@ impl Raft {
         if applied.index > last.index {
             return Err(ConfigError::LogBehind { applied, last });
         }
-        if term < last.term {
+        // A snapshot reaches the disk before the term of the leader that sent it.
+        let is_installed = last == loaded.start;
+        if term < last.term && !is_installed {
             return Err(ConfigError::TermBehind { term, last });
         }
         let hard_state = loaded.hard_state;
@@ -209,6 +211,13 @@ impl Raft {
             before: invariants::Before::default(),
             config,
         };
+        if term < last.term {
+            raft.hard_state = HardState {
+                term: last.term,
+                vote: None,
+            };
+            raft.outbox.write_hard_state(raft.hard_state);
+        }
         raft.restore_at_start();
         raft.members_changed();
         Ok(raft)

@@ -138,7 +138,9 @@ impl Raft {
             Some(needed) => needed.max(self.log.sizes().behind(snapshot, bound)),
             None => snapshot,
         };
-        let to = to.min(snapshot).min(self.log.durable());
+        // The newest snapshot may be a leader's, of entries that are not applied here yet.
+        let applied = self.applying.applied();
+        let to = to.min(snapshot).min(self.log.durable()).min(applied);
         if to <= start {
             return;
         }

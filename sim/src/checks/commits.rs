@@ -1,8 +1,10 @@
 //! What is committed: by whom it was first known, that it never changes, that it is on enough
 //! disks, and that whoever leads has it.
 
+use std::collections::BTreeMap;
+
 use raft_core::protocol::{State, majority};
-use raft_core::{Incarnation, Index, LogId, Membership, NodeId, Role, Term};
+use raft_core::{Entry, Incarnation, Index, LogId, Membership, NodeId, Role, SnapshotMeta, Term};
 
 use crate::budget::halves;
 use crate::node::{Node, Standing};
@@ -13,8 +15,10 @@ use crate::violation::{Violation, require};
 pub(crate) struct Commits {
     /// The membership with which the last entry was committed.
     members: Membership,
-    /// Whether nobody has ever written another membership.
-    is_static: bool,
+    /// The membership that the group began with.
+    bootstrap: Membership,
+    /// Every entry that anybody wrote and that carries a membership.
+    changes: BTreeMap<LogId, Membership>,
     /// For each index the term of the entry, and the term in which it was first known to be
     /// committed.
     known: Vec<(Term, Term)>,
@@ -23,14 +27,45 @@ pub(crate) struct Commits {
 impl Commits {
     pub(super) fn new(members: Membership) -> Self {
         Self {
+            bootstrap: members.clone(),
             members,
-            is_static: true,
+            changes: BTreeMap::new(),
             known: Vec::new(),
         }
     }
 
-    pub(super) fn members_change(&mut self) {
-        self.is_static = false;
+    /// Somebody writes an entry with another membership.
+    pub(super) fn change(&mut self, entry: &Entry) -> Result<(), Violation> {
+        if self.changes.contains_key(&entry.id()) {
+            return Ok(());
+        }
+        let membership = Membership::decode(entry.payload()).map_err(|error| Violation {
+            invariant: 44,
+            what: format!("{}: {error}", entry.id()),
+        })?;
+        self.changes.insert(entry.id(), membership);
+        Ok(())
+    }
+
+    /// A snapshot up to an entry says who the members are.
+    ///
+    /// # Errors
+    /// When that is not what the log up to there says.
+    pub(crate) fn snapshot(&self, id: NodeId, meta: &SnapshotMeta) -> Result<(), Violation> {
+        self.is_committed(id, meta.last)?;
+        let committed = self
+            .changes
+            .iter()
+            .filter(|(at, _)| at.index <= meta.last.index && self.at(at.index) == Some(**at));
+        let newest = committed.max_by_key(|(at, _)| at.index);
+        let expected = newest.map_or(&self.bootstrap, |(_, membership)| membership);
+        require(*expected == meta.membership, 44, || {
+            let last = meta.last;
+            format!(
+                "n{id} at {last} says {:?}, the log {expected:?}",
+                meta.membership
+            )
+        })
     }
 
     /// The last entry that anybody knows to be committed.
@@ -143,7 +178,7 @@ impl Commits {
             require(half.is_empty() || holders >= needed, 27, || {
                 format!("{last} is on {holders} of {} disks", half.len())
             })?;
-            if !self.is_static {
+            if !self.changes.is_empty() {
                 continue;
             }
             for candidate in lacking {

@@ -18,6 +18,18 @@ pub(crate) struct Applied {
     pub is_repetition: bool,
 }
 
+/// Whether the sessions refused to execute a call.
+pub(crate) fn is_refused(reply: &[u8]) -> bool {
+    matches!(
+        kv_api::decode(reply),
+        Ok(CommandReply::Refused(
+            CommandError::SessionExpired(_)
+                | CommandError::AlreadyAcknowledged { .. }
+                | CommandError::WindowExceeded { .. }
+        ))
+    )
+}
+
 /// What anybody has applied.
 #[derive(Debug, Default)]
 pub(crate) struct Machines {
@@ -33,6 +45,12 @@ impl Machines {
     pub(crate) fn entry(&self, index: Index) -> Option<&Entry> {
         let position = usize::try_from(index.0.checked_sub(1)?).ok()?;
         self.applied.get(position).map(|(entry, _)| entry)
+    }
+
+    /// Everything that was applied, in order, and what the machines said to it.
+    #[must_use]
+    pub(crate) fn all(&self) -> &[(Entry, Bytes)] {
+        &self.applied
     }
 
     /// Where a call of a session was executed.
@@ -86,15 +104,7 @@ impl Machines {
         else {
             return false;
         };
-        let refused = matches!(
-            kv_api::decode(reply),
-            Ok(CommandReply::Refused(
-                CommandError::SessionExpired(_)
-                    | CommandError::AlreadyAcknowledged { .. }
-                    | CommandError::WindowExceeded { .. }
-            ))
-        );
-        if refused {
+        if is_refused(reply) {
             return false;
         }
         let call = (stamp.session, stamp.sequence);

@@ -10,7 +10,7 @@ mod reads;
 pub(crate) use commits::Commits;
 pub(crate) use elections::Elections;
 pub(crate) use logs::Logs;
-pub(crate) use machines::Machines;
+pub(crate) use machines::{Machines, is_refused};
 pub(crate) use reads::Reads;
 
 use raft_core::message::AppendReply;
@@ -102,7 +102,7 @@ impl Checks {
                 format!("n{} writes {} behind {last}", node.id, entry.id())
             })?;
             if entry.kind() == EntryKind::Membership {
-                self.commits.members_change();
+                self.commits.change(entry)?;
             }
             self.logs.written(node.id, entry, last.term)?;
             node.log.push(entry.term());

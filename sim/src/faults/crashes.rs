@@ -1,12 +1,13 @@
 //! Power goes, for one node or for all, at any moment, and comes back.
 
 use bytes::Bytes;
+use history::Condition;
 use raft_core::protocol::{Effects, Input, Proposal, ProposalTicket};
 use raft_core::{NodeId, ProposeError};
 
 use crate::coverage::Mark;
 use crate::event::Event;
-use crate::node::{Answer, Origin, Standing};
+use crate::node::{Answer, Origin, Standing, Work};
 use crate::world::World;
 
 impl World {
@@ -37,10 +38,11 @@ impl World {
         self.trace.note(self.now, || {
             format!("n{id} loses power; its disk ends at {last}, {hard_state:?}, {wreck:?}")
         });
+        self.diagram_condition(id, Condition::Crashed);
         let unplaced = waiters.unplaced.into_values();
         let placed = waiters.placed.into_iter().map(|(_, origin)| origin);
         let asked = waiters.reads.into_values().map(|(origin, _)| origin);
-        let handed = queue.into_iter().flat_map(|work| work.origins());
+        let handed = queue.into_iter().flat_map(Work::origins);
         let operations = waiters.operations.into_values();
         let waiting = reads.into_values().flatten().map(|(origin, _)| origin);
         let all: Vec<_> = unplaced

@@ -7,7 +7,11 @@ use crate::world::World;
 impl World {
     /// A disk finishes nothing for a while.
     pub(super) fn strike_stall(&mut self) {
-        let id = self.draw_leader();
+        let id = if self.chances.faults.chance(500) {
+            self.draw_leader()
+        } else {
+            self.draw_node()
+        };
         let until = self.now + self.draw_time(6);
         let leads = self.node(id).leads();
         self.node_mut(id).stalled_until = until;

@@ -27,6 +27,7 @@ impl World {
         }
         self.trace
             .note(self.now, || format!("{shape:?} around n{center}: {cuts:?}"));
+        self.diagram_note(None, &format!("{shape:?} around n{center}"));
         self.network.repair_all();
         for (from, to) in cuts {
             self.network.cut(from, to);
@@ -45,6 +46,7 @@ impl World {
         if cut == self.cuts && self.is_hostile {
             self.network.repair_all();
             self.trace.note(self.now, || "all links are repaired");
+            self.diagram_note(None, "all links are repaired");
         }
     }
 
@@ -89,10 +91,24 @@ impl World {
     /// A few messages from the past come again.
     pub(super) fn strike_replay(&mut self) {
         for _ in 0..self.chances.faults.between(1, 8) {
-            if let Some(envelope) = self.network.replay() {
+            let replayed = if self.chances.faults.chance(500) {
+                let leader = self.draw_leader();
+                self.network.replay_ack(leader)
+            } else {
+                self.network.replay()
+            };
+            if let Some(envelope) = replayed {
                 let copy = Copy::Replay;
                 let after = self.chances.faults.between(0, 1_000);
-                self.plan(after, Event::Message { envelope, copy });
+                let sent = self.now;
+                self.plan(
+                    after,
+                    Event::Message {
+                        envelope,
+                        sent,
+                        copy,
+                    },
+                );
             }
         }
     }

@@ -19,12 +19,16 @@ impl World {
     pub(crate) fn plan_first_strikes(&mut self) {
         for (family, mean) in self.options.faults.clone() {
             let after = self.chances.faults.between(1, mean * 2);
-            self.plan(after, Event::Strike { family });
+            self.plan_strike(family, after, true);
         }
     }
 
+    fn plan_strike(&mut self, family: Family, after: Microseconds, goes_on: bool) {
+        self.plan(after, Event::Strike { family, goes_on });
+    }
+
     /// A fault strikes, and the next one of its family is planned.
-    pub(crate) fn strike(&mut self, family: Family) {
+    pub(crate) fn strike(&mut self, family: Family, goes_on: bool) {
         if !self.is_hostile {
             return;
         }
@@ -45,9 +49,11 @@ impl World {
             Family::Transfer => self.strike_transfer(),
         }
         let drawn = self.options.faults.iter().find(|(f, _)| *f == family);
-        if let Some((_, mean)) = drawn.copied() {
+        if let Some((_, mean)) = drawn.copied()
+            && goes_on
+        {
             let after = self.chances.faults.between(1, mean * 2);
-            self.plan(after, Event::Strike { family });
+            self.plan_strike(family, after, true);
         }
     }
 

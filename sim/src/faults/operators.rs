@@ -9,8 +9,13 @@ use raft_core::{
 
 use crate::budget::has_quorum_of_disks;
 use crate::coverage::Mark;
+use crate::event::Event;
 use crate::node::{Answer, Ask, Node, Origin, Standing};
+use crate::options::Family;
 use crate::world::World;
+
+/// Changes of 1,000 that are disturbed on purpose.
+const DISTURBED: u64 = 400;
 
 /// Members that the operator lets a group have.
 const MEMBERS_WANTED_MAX: usize = 7;
@@ -40,6 +45,22 @@ impl World {
             .note(self.now, || format!("n{leader} is asked for {change:?}"));
         self.operator.is_waiting = true;
         self.request(leader, Origin::Operator, Ask::Change(change));
+        if self.chances.faults.chance(DISTURBED) {
+            self.disturb(leader);
+        }
+    }
+
+    /// Something goes wrong while the change is under way.
+    fn disturb(&mut self, leader: NodeId) {
+        let network = self.options.network.delay_max;
+        let disk = self.options.disk.sync_max;
+        let after = self.chances.faults.between(0, (network + disk) * 4);
+        if self.chances.faults.chance(500) {
+            self.plan_strike(Family::Partition, after, false);
+        } else {
+            let life = self.node(leader).life;
+            self.plan(after, Event::Churn { node: leader, life });
+        }
     }
 
     pub(crate) fn operator_answered(&mut self, answer: &Answer) {
@@ -60,16 +81,17 @@ impl World {
         }
         let is_learner = |id: &&NodeId| members[*id].role == MemberRole::Learner;
         let learners: Vec<_> = ids.iter().filter(is_learner).copied().collect();
-        match self.chances.faults.below(10) {
-            0..=2 if !learners.is_empty() => {
+        match self.chances.faults.below(12) {
+            0..=1 if !learners.is_empty() => {
                 let id = *self.chances.faults.pick(&learners);
                 Some(MembershipChange::Promote { id })
             }
-            3..=5 if members.len() < MEMBERS_WANTED_MAX => self.add(),
+            2..=5 if members.len() < MEMBERS_WANTED_MAX => self.add(),
             6..=7 => {
                 let id = *self.chances.faults.pick(&ids);
                 Some(MembershipChange::Remove { id })
             }
+            8..=9 if !learners.is_empty() => Some(self.swap_roles(members)),
             _ => Some(self.shuffle_roles(members)),
         }
     }
@@ -88,6 +110,19 @@ impl World {
                 }),
                 _ => {}
             }
+        }
+        MembershipChange::Set(target)
+    }
+
+    /// Learners vote and most voters do not any more: the two halves have little in common.
+    fn swap_roles(&mut self, members: &BTreeMap<NodeId, Member>) -> MembershipChange {
+        let mut target = members.clone();
+        for member in target.values_mut() {
+            member.role = match member.role {
+                MemberRole::Learner => MemberRole::Voter,
+                MemberRole::Voter if self.chances.faults.chance(700) => MemberRole::Learner,
+                MemberRole::Voter => MemberRole::Voter,
+            };
         }
         MembershipChange::Set(target)
     }

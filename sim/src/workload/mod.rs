@@ -4,19 +4,21 @@
 
 mod drive;
 mod keys;
+mod written;
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use history::{ClientId, Header, History, HistoryError, Op, OpId, Recorder};
+use history::{ClientId, Header, History, HistoryError, LoggedWrite, Op, OpId, Recorder};
 use kv_api::{Command, Expect, Query, SessionId, SessionStamp, WriteOp};
-use raft_core::{NodeId, Term};
+use raft_core::{Entry, NodeId, Term};
 
 use crate::node::Ask;
 use crate::options::ClientOptions;
 use crate::prng::Prng;
 use crate::queue::Microseconds;
 use keys::Keys;
+use written::Written;
 
 /// Clients at most; so at most so many operations are under way on one key.
 pub(crate) const CLIENTS_MAX: u64 = 10;
@@ -77,6 +79,7 @@ pub(crate) struct Workload {
     pub(crate) recorder: Recorder,
     pub(crate) prng: Prng,
     keys: Keys,
+    written: Written,
     pub(crate) is_ending: bool,
     /// Operations that began.
     pub(crate) operations: u64,
@@ -111,9 +114,24 @@ impl Workload {
             recorder,
             prng,
             keys: Keys::new(options),
+            written: Written::default(),
             is_ending: false,
             operations: 0,
         }
+    }
+
+    /// The faults are over: clients ask less often and wait longer, so that a slow cluster is not
+    /// taken for a dead one.
+    pub(crate) fn calm_down(&mut self, election: Microseconds) {
+        let options = &mut self.options;
+        options.think_max = options.think_max.max(election);
+        options.patience = options.patience.max(election * 4);
+    }
+
+    /// The longest time that one operation can take.
+    pub(crate) fn longest_call(&self) -> Microseconds {
+        let options = &self.options;
+        (options.patience + options.think_max) * (options.attempts_max + 2)
     }
 
     /// Whether every client has ended.
@@ -121,6 +139,11 @@ impl Workload {
     pub(crate) fn has_ended(&self) -> bool {
         let mut clients = self.clients.iter();
         clients.all(|client| matches!(client.phase, Phase::Done))
+    }
+
+    /// The writes of clients as they stand in the log.
+    pub(crate) fn log_of(&self, applied: &[(Entry, Bytes)]) -> Vec<LoggedWrite> {
+        self.written.log_of(applied)
     }
 
     /// The history so far.
@@ -149,6 +172,7 @@ impl Workload {
             let id = self.recorder.invoke(client.recorded_as, now, op.clone())?;
             recorded = Some(id);
             (ask, stamp) = client.encode(&op);
+            self.written.note(id, &op, stamp);
         }
         let client = &mut self.clients[position];
         client.phase = Phase::Calling(Box::new(Call {
@@ -176,7 +200,8 @@ impl Workload {
         match self.prng.below(100) {
             0..=49 => Op::put(key, value),
             50..=64 => Op::append(key, value),
-            65..=74 => Op::delete(key),
+            // Outside a session nothing would tell one deletion from another.
+            65..=74 if client.session.is_some() => Op::delete(key),
             draw => {
                 let expect = match (client.seen.get(&slot), draw) {
                     (Some((_, version)), 75..=84) => history::Expect::Version(*version),
