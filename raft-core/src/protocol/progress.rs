@@ -271,7 +271,15 @@ impl Progress {
             State::Replicate { inflight, .. } => inflight.iter().any(|i| i.base == base.index),
             State::Snapshot { .. } => false,
         };
-        if !current || base.index <= self.matched {
+        if !current {
+            return;
+        }
+        if base.index <= self.matched {
+            // It has the base by now, but what came behind it came too early and was dropped. In
+            // Probe the answer that moved `matched` ended the probe.
+            if matches!(self.state, State::Replicate { .. }) {
+                self.probe_from(self.matched.next());
+            }
             return;
         }
         let (common, is_known) = common_base(base, conflict, last, log);
