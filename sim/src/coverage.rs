@@ -90,6 +90,8 @@ marks! {
     CutHalves = "a partition made two halves",
     /// A leader alone.
     LeaderIsolated = "a leader was isolated",
+    /// Old voters here, new ones there.
+    CutAlongChange = "a partition ran between old and new voters",
     /// A link held everything back and let it go at once.
     Clogged = "a clogged link let go",
     /// A process stood still.

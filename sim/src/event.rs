@@ -84,6 +84,8 @@ pub(crate) enum Event {
         /// Whether the next one of its family follows.
         goes_on: bool,
     },
+    /// Links are cut.
+    Cut { links: Vec<(NodeId, NodeId)> },
     /// A cut ends, if no later one was made.
     Repair { cut: u64 },
 }

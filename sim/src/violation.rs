@@ -124,3 +124,30 @@ pub(crate) fn require(
         what: what(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_has_every_invariant_in_the_same_words() {
+        let page = include_str!("../../docs/protocol.md");
+        for (number, sentence) in INVARIANTS {
+            let row = format!("| INV-{number} | {sentence} |");
+            assert!(page.contains(&row), "{row}");
+        }
+        let mut numbers = INVARIANTS.iter().map(|(number, _)| *number);
+        assert!(numbers.clone().is_sorted() && numbers.all(|number| number >= 20));
+    }
+
+    #[test]
+    fn a_violation_says_which_invariant_and_what_was_seen() {
+        let violation = require(false, 20, || "n1 and n2 lead term 3".to_owned());
+        let text = violation.expect_err("it does not hold").to_string();
+        assert_eq!(
+            text,
+            "INV-20: At most one node leads a term. n1 and n2 lead term 3"
+        );
+        assert_eq!(require(true, 20, String::new), Ok(()));
+    }
+}

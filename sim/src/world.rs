@@ -323,6 +323,7 @@ impl World {
             } => return self.client_answered(node, client, attempt, answer),
             Event::Client { client, alarm } => self.client_alarm(client, alarm),
             Event::Strike { family, goes_on } => self.strike(family, goes_on),
+            Event::Cut { links } => self.cut_after_fault(links),
             Event::Repair { cut } => self.repair_after_fault(cut),
         }
         Ok(())

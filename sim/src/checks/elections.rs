@@ -84,3 +84,75 @@ impl Elections {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use raft_core::message::Vote;
+    use raft_core::protocol::{LogStart, Write};
+    use raft_core::{AppendBatch, ClusterId, GroupId, Index, Message};
+
+    use super::*;
+
+    fn asks(from: u64, to: u64, incarnation: u64) -> Envelope {
+        let last = LogId::ZERO;
+        Envelope {
+            cluster: ClusterId::default(),
+            group: GroupId(0),
+            from: NodeId(from),
+            from_incarnation: Incarnation(incarnation),
+            to: NodeId(to),
+            to_incarnation: Incarnation(to),
+            term: Term(3),
+            message: Message::Vote(Vote {
+                last,
+                is_transfer: false,
+            }),
+        }
+    }
+
+    fn disk_with_vote(candidate: u64) -> Disk {
+        let mut disk = Disk::default();
+        let hard_state = Some(HardState {
+            term: Term(3),
+            vote: Some(NodeId(candidate)),
+        });
+        disk.finish(&Write {
+            number: 1,
+            log_start: None::<LogStart>,
+            batch: AppendBatch {
+                hard_state,
+                ..AppendBatch::default()
+            },
+            last: LogId::ZERO,
+            promises: Vec::new(),
+        });
+        disk
+    }
+
+    #[test]
+    fn a_voter_promises_one_candidate_per_term_and_only_what_is_on_its_disk() {
+        let mut elections = Elections::default();
+        let promised = |elections: &mut Elections, envelope: &Envelope, candidate, disk: &Disk| {
+            let promised = elections.promised(envelope, NodeId(candidate), disk);
+            promised.err().map(|violation| violation.invariant)
+        };
+        let (two, three) = (disk_with_vote(2), disk_with_vote(3));
+        let voter = asks(1, 2, 100);
+        assert_eq!(promised(&mut elections, &voter, 2, &two), None);
+        assert_eq!(promised(&mut elections, &voter, 3, &two), Some(33));
+        assert_eq!(promised(&mut elections, &voter, 3, &three), Some(21));
+        let reborn = asks(1, 2, 101);
+        assert_eq!(promised(&mut elections, &reborn, 3, &three), None);
+    }
+
+    #[test]
+    fn a_vote_goes_to_a_log_that_is_at_least_as_new() {
+        let mut elections = Elections::default();
+        let at = |index| LogId::new(Term(2), Index(index));
+        elections.claimed(&asks(2, 1, 200), at(5));
+        let answer = asks(1, 2, 100);
+        assert_eq!(elections.granted_to_newer(&answer, at(5)), Ok(()));
+        let older = elections.granted_to_newer(&answer, at(6));
+        assert_eq!(older.expect_err("it lacks one").invariant, 22);
+    }
+}

@@ -55,3 +55,29 @@ impl Logs {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use raft_core::{EntryKind, Index, LogId};
+
+    use super::*;
+
+    fn entry(term: u64, index: u64, payload: &'static str) -> Entry {
+        let id = LogId::new(Term(term), Index(index));
+        Entry::new(id, EntryKind::Command, Bytes::from(payload))
+    }
+
+    #[test]
+    fn one_id_means_one_entry_behind_one_past() {
+        let mut logs = Logs::default();
+        let mut write = |entry, before| logs.written(NodeId(1), &entry, Term(before));
+        assert_eq!(write(entry(1, 1, "a"), 0), Ok(()));
+        assert_eq!(write(entry(1, 1, "a"), 0), Ok(()));
+        assert_eq!(write(entry(2, 1, "b"), 0), Ok(()), "of another term");
+        assert_eq!(write(entry(2, 2, "c"), 2), Ok(()));
+        let other = write(entry(1, 1, "x"), 0).expect_err("another payload");
+        let past = write(entry(2, 2, "c"), 1).expect_err("another past");
+        assert_eq!((other.invariant, past.invariant), (25, 25));
+    }
+}

@@ -131,3 +131,65 @@ impl Machines {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kv_api::{SessionStamp, WriteOp, Written};
+    use raft_core::{EntryKind, Term};
+
+    use super::*;
+
+    fn call(index: u64, sequence: u64) -> Entry {
+        let stamp = SessionStamp {
+            session: SessionId(1),
+            sequence,
+            unanswered_from: 1,
+        };
+        let op = WriteOp::Delete { key: "k".into() };
+        let stamp = Some(stamp);
+        let payload = kv_api::encode(&Command::Write { stamp, op });
+        let id = LogId::new(Term(1), Index(index));
+        Entry::new(id, EntryKind::Command, payload.into())
+    }
+
+    fn reply(revision: u64) -> Bytes {
+        let written = Written {
+            revision,
+            version: 1,
+            value_bytes: 1,
+        };
+        kv_api::encode(&CommandReply::Written(written)).into()
+    }
+
+    #[test]
+    fn everybody_applies_the_same_and_answers_the_same() {
+        let mut machines = Machines::default();
+        let mut apply = |node, entry: &Entry, reply| machines.applied(NodeId(node), entry, &reply);
+        assert!(apply(1, &call(1, 1), reply(1)).expect("the first").is_first);
+        assert!(!apply(2, &call(1, 1), reply(1)).expect("the same").is_first);
+        for (entry, reply) in [
+            (call(1, 2), reply(1)),
+            (call(1, 1), reply(2)),
+            (call(3, 3), reply(3)),
+        ] {
+            let violation = apply(2, &entry, reply).expect_err("another one, or a gap");
+            assert_eq!(violation.invariant, 31);
+        }
+        assert_eq!(machines.digest(NodeId(1), Index(1), 7), Ok(()));
+        let violation = machines.digest(NodeId(2), Index(1), 8);
+        assert_eq!(violation.expect_err("another state").invariant, 39);
+    }
+
+    #[test]
+    fn a_call_is_executed_where_it_stands_first_and_was_not_refused() {
+        let mut machines = Machines::default();
+        let expired = CommandReply::Refused(CommandError::SessionExpired(SessionId(1)));
+        let expired = Bytes::from(kv_api::encode(&expired));
+        let mut apply = |entry: &Entry, reply| machines.applied(NodeId(1), entry, &reply);
+        apply(&call(1, 1), expired).expect("applied");
+        assert!(!apply(&call(2, 1), reply(1)).expect("applied").is_repetition);
+        assert!(apply(&call(3, 1), reply(1)).expect("applied").is_repetition);
+        let at = machines.executed(SessionId(1), 1).expect("executed");
+        assert_eq!(at.index, Index(2));
+    }
+}

@@ -40,3 +40,22 @@ impl Reads {
         self.begun.remove(&ticket);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_needs_what_was_committed_when_it_began() {
+        let mut reads = Reads::default();
+        let (early, late, gone) = (ReadTicket(1), ReadTicket(2), ReadTicket(3));
+        reads.begin(early, Index(5));
+        reads.begin(late, Index(9));
+        reads.begin(gone, Index(9));
+        reads.refused(gone);
+        assert_eq!(reads.ready(NodeId(1), early, Index(5)), Ok(()));
+        let stale = reads.ready(NodeId(1), late, Index(8));
+        assert_eq!(stale.expect_err("it misses one").invariant, 35);
+        assert_eq!(reads.ready(NodeId(1), gone, Index(0)), Ok(()));
+    }
+}

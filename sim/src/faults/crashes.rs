@@ -74,7 +74,12 @@ impl World {
             return;
         }
         self.power_off(id);
-        let after = self.draw_time(4);
+        // Half of them come back at once, before anybody noticed that they were gone.
+        let after = if self.chances.faults.chance(500) {
+            self.draw_time(4)
+        } else {
+            self.draw_time(1) / 8
+        };
         let life = self.node(id).life;
         self.plan(after, Event::Restart { node: id, life });
     }

@@ -1,6 +1,6 @@
 //! The network's faults that come and go: partitions of all shapes, clogs, replays.
 
-use raft_core::ReadPolicy;
+use raft_core::{NodeId, ReadPolicy};
 
 use crate::coverage::Mark;
 use crate::event::{Copy, Event};
@@ -34,6 +34,22 @@ impl World {
         }
         let after = self.draw_time(8);
         self.plan_repair(after);
+    }
+
+    /// Cuts links a little later, and repairs them after a while.
+    pub(super) fn plan_cuts(&mut self, after: u64, links: Vec<(NodeId, NodeId)>) {
+        self.plan(after, Event::Cut { links });
+    }
+
+    pub(crate) fn cut_after_fault(&mut self, links: Vec<(NodeId, NodeId)>) {
+        if self.is_hostile && !links.is_empty() {
+            self.coverage.count(Mark::CutAlongChange);
+            for (from, to) in links {
+                self.network.cut(from, to);
+            }
+            let after = self.draw_time(6);
+            self.plan_repair(after);
+        }
     }
 
     fn plan_repair(&mut self, after: u64) {

@@ -12,6 +12,8 @@ use crate::coverage::Mark;
 use crate::event::Event;
 use crate::node::{Answer, Ask, Node, Origin, Standing};
 use crate::options::Family;
+use crate::partitions::between;
+use crate::queue::Microseconds;
 use crate::world::World;
 
 /// Changes of 1,000 that are disturbed on purpose.
@@ -26,6 +28,17 @@ impl World {
         let leader = self.draw_leader();
         let target = self.draw_node();
         self.request(leader, Origin::Operator, Ask::Transfer(target));
+        if self.chances.faults.chance(DISTURBED) {
+            // The old leader may not hear who took over, and be asked all the same.
+            let after = self.draw_disturbance();
+            self.plan_strike(Family::Depose, after, false);
+        }
+    }
+
+    /// Soon enough to meet what was just begun.
+    fn draw_disturbance(&mut self) -> Microseconds {
+        let longest = self.options.network.delay_max + self.options.disk.sync_max;
+        self.chances.faults.between(0, longest * 4)
     }
 
     /// Another set of members is asked for.
@@ -44,23 +57,37 @@ impl World {
         self.trace
             .note(self.now, || format!("n{leader} is asked for {change:?}"));
         self.operator.is_waiting = true;
+        let target = membership.after(&change).ok();
         self.request(leader, Origin::Operator, Ask::Change(change));
         if self.chances.faults.chance(DISTURBED) {
             self.disturb(leader);
+        } else if self.chances.faults.chance(DISTURBED) {
+            self.part_along(&membership, target.as_ref());
         }
     }
 
     /// Something goes wrong while the change is under way.
     fn disturb(&mut self, leader: NodeId) {
-        let network = self.options.network.delay_max;
-        let disk = self.options.disk.sync_max;
-        let after = self.chances.faults.between(0, (network + disk) * 4);
+        let after = self.draw_disturbance();
         if self.chances.faults.chance(500) {
             self.plan_strike(Family::Partition, after, false);
         } else {
             let life = self.node(leader).life;
             self.plan(after, Event::Churn { node: leader, life });
         }
+    }
+
+    /// A partition runs between those who will vote and those who do not vote any more: each side
+    /// may think that it decides.
+    fn part_along(&mut self, membership: &Membership, target: Option<&Membership>) {
+        let Some(target) = target else {
+            return;
+        };
+        let new: Vec<_> = target.voters().collect();
+        let left = membership.voters().filter(|id| !new.contains(id));
+        let left: Vec<_> = left.collect();
+        let after = self.draw_disturbance();
+        self.plan_cuts(after, between(&new, &left));
     }
 
     pub(crate) fn operator_answered(&mut self, answer: &Answer) {
