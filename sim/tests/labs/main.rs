@@ -12,5 +12,6 @@ mod log;
 mod members;
 mod network;
 mod persistence;
+mod rsm;
 mod rules;
 mod snapshots;

@@ -3,12 +3,14 @@
 
 mod bench;
 mod churners;
+mod counter;
 mod lab;
 mod recorder;
 mod seeds;
 
 pub(crate) use bench::{Bench, Disk, entries, entry, id};
 pub(crate) use churners::Churners;
+pub(crate) use counter::{DECREMENT, INCREMENT, counters, value_of};
 pub(crate) use lab::{Lab, MILLISECOND, SECOND, number};
 pub(crate) use recorder::recorders;
 pub(crate) use seeds::{each_seed, seeds};
