@@ -4,7 +4,7 @@
 use raft_core::protocol::Input;
 use raft_core::{Incarnation, Membership, NodeId};
 
-use crate::node::{Node, Standing};
+use crate::node::{Answer, Node, RequestId, Standing};
 use crate::queue::Microseconds;
 use crate::world::World;
 
@@ -56,5 +56,16 @@ impl World {
     /// From now on a snapshot takes so much longer to be written.
     pub fn set_snapshot_time(&mut self, time: Microseconds) {
         self.snapshot_time = time;
+    }
+
+    /// How many requests of the suite have an answer that was not taken.
+    #[must_use]
+    pub fn answers_waiting(&self) -> usize {
+        self.answers.len()
+    }
+
+    /// Takes what became of a request, once that is known; it is forgotten then.
+    pub fn take_answer(&mut self, request: RequestId) -> Option<Answer> {
+        self.answers.remove(&request)
     }
 }

@@ -283,7 +283,11 @@ fn clock_jumps() {
             lab.world.jump_clock(follower, 60);
             churners.run(&mut lab, SECOND);
         }
-        assert_eq!(lab.check_terms(), term, "a follower's clock is its own affair");
+        assert_eq!(
+            lab.check_terms(),
+            term,
+            "a follower's clock is its own affair"
+        );
         for _ in 0..10 {
             let id = lab.any();
             lab.world.jump_clock(id, 60);
@@ -320,7 +324,10 @@ fn shutdown_leaves_nothing() {
             assert!(lab.world.node(id).applier.queue.is_empty());
         }
         for request in asked {
-            assert!(lab.world.answer_to(request).is_some(), "somebody waits for ever");
+            assert!(
+                lab.world.answer_to(request).is_some(),
+                "somebody waits for ever"
+            );
         }
         lab.sleep(10 * SECOND);
         let steps = lab.world.steps();
@@ -364,7 +371,10 @@ fn latency(lab: &mut Lab, leader: NodeId) -> Microseconds {
     let begun = lab.world.now();
     let request = lab.ask(leader, command);
     let is_answered = lab.sleep_while_not(5 * SECOND, |world| world.answer_to(request).is_some());
-    assert!(is_answered && lab.applied_at(request).is_some(), "it still leads");
+    assert!(
+        is_answered && lab.applied_at(request).is_some(),
+        "it still leads"
+    );
     lab.world.now() - begun
 }
 

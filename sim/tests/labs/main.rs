@@ -8,6 +8,7 @@
 mod election;
 mod faults;
 mod harness;
+mod kvraft;
 mod log;
 mod members;
 mod network;

@@ -153,10 +153,9 @@ fn remove_the_leader() {
         churners.run(&mut lab, SECOND);
         for left in [4, 3] {
             let leader = lab.check_one_leader();
-            let request = lab.world.ask(
-                leader,
-                Ask::Change(MembershipChange::Remove { id: leader }),
-            );
+            let request = lab
+                .world
+                .ask(leader, Ask::Change(MembershipChange::Remove { id: leader }));
             churners.run(&mut lab, 2 * SECOND);
             let answer = lab.world.answer_to(request);
             assert!(matches!(answer, Some(Answer::Changed(Ok(_)))), "{answer:?}");
@@ -182,7 +181,11 @@ fn replace_after_a_lost_disk() {
         lab.commit(40, 3);
         for round in 0..3 {
             let leader = lab.check_one_leader();
-            let victim = if round == 1 { leader } else { lab.behind(leader, 1) };
+            let victim = if round == 1 {
+                leader
+            } else {
+                lab.behind(leader, 1)
+            };
             lab.world.lose_disk(victim);
             lab.check_one_leader_but(victim);
             lab.commit(5, 2);
@@ -224,7 +227,8 @@ fn joint_change_of_everybody() {
         };
         let target: BTreeMap<_, _> = new.iter().map(member).collect();
         let leader = lab.check_one_leader();
-        lab.world.ask(leader, Ask::Change(MembershipChange::Set(target)));
+        lab.world
+            .ask(leader, Ask::Change(MembershipChange::Set(target)));
         // Up to 3 ms: at any moment from the entry's arrival to the end of both steps.
         let pause = lab.chance.below(3 * MILLISECOND);
         lab.sleep(pause);
@@ -424,9 +428,8 @@ fn transfer_in_vain() {
         let pause = lab.chance.below(2 * MILLISECOND);
         lab.sleep(pause);
         lab.crash(follower);
-        let is_answered = lab.sleep_while_not(2 * SECOND, |world| {
-            world.answer_to(request).is_some()
-        });
+        let is_answered =
+            lab.sleep_while_not(2 * SECOND, |world| world.answer_to(request).is_some());
         assert!(is_answered, "{} us", lab.world.now() - begun);
         let left = lab.check_one_leader();
         assert_ne!(left, follower);

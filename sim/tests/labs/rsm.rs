@@ -3,7 +3,9 @@
 use raft_core::{Index, NodeId};
 use sim::{Answer, Ask, Mark, Options, RequestId, World};
 
-use crate::harness::{DECREMENT, INCREMENT, Lab, MILLISECOND, SECOND, counters, each_seed, value_of};
+use crate::harness::{
+    DECREMENT, INCREMENT, Lab, MILLISECOND, SECOND, counters, each_seed, value_of,
+};
 
 fn lab(options: Options) -> Lab {
     Lab::of(World::with_machines(options.clone(), counters()), &options)
@@ -97,7 +99,11 @@ fn concurrent() {
         let results = asked.iter().map(|request| lab.result(*request));
         let results: Vec<_> = results.map(|r| r.flatten().expect("executed")).collect();
         let values: Vec<_> = results.iter().map(|(_, value)| *value).collect();
-        assert_eq!(values, (1..=50).collect::<Vec<_>>(), "in the order of asking");
+        assert_eq!(
+            values,
+            (1..=50).collect::<Vec<_>>(),
+            "in the order of asking"
+        );
         let last = results.last().expect("fifty").0;
         lab.await_executed(last, 3);
         assert_eq!(lab.values(last), [50; 3]);
@@ -139,7 +145,9 @@ fn leader_partition() {
         lab.world.partition(&[&[leader], &others]);
         let asked: Vec<_> = (0..100).map(|_| lab.submit(leader, DECREMENT)).collect();
         lab.sleep(10 * MILLISECOND);
-        let open = asked.iter().filter(|request| lab.result(**request).is_none());
+        let open = asked
+            .iter()
+            .filter(|request| lab.result(**request).is_none());
         assert_eq!(open.count(), 100, "nobody knows yet");
         lab.check_one_leader_but(leader);
         let (at, value) = lab.increment();
@@ -153,7 +161,10 @@ fn leader_partition() {
         lab.world.repair();
         lab.sleep(SECOND);
         assert_eq!(executed(&lab), 0);
-        assert!(asked.iter().all(|request| lab.result(*request).is_some()), "some hang");
+        assert!(
+            asked.iter().all(|request| lab.result(*request).is_some()),
+            "some hang"
+        );
         lab.await_executed(at, 3);
         assert_eq!(lab.values(at), [2; 3]);
         assert_eq!(lab.increment().1, 3);
@@ -194,7 +205,9 @@ fn shut_down(lab: &mut Lab) -> usize {
         lab.sleep(MILLISECOND / 5);
     }
     lab.all_down();
-    let open = asked.iter().filter(|request| lab.result(**request).is_none());
+    let open = asked
+        .iter()
+        .filter(|request| lab.result(**request).is_none());
     assert_eq!(open.count(), 0, "somebody waits for a node that is gone");
     let results = asked.iter().filter_map(|request| lab.result(*request));
     results.filter(Option::is_some).count()
@@ -220,7 +233,10 @@ fn restart_submit() {
         lab.all_up();
         let (at, value) = lab.increment();
         let executed = i64::try_from(executed).expect("a hundred");
-        assert!((101 + executed + 1..=101 + 100 + 1).contains(&value), "{value}");
+        assert!(
+            (101 + executed + 1..=101 + 100 + 1).contains(&value),
+            "{value}"
+        );
         lab.await_executed(at, 3);
         assert_eq!(lab.values(at), [value; 3]);
         assert_eq!(lab.increment().1, value + 1);

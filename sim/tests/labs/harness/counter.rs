@@ -25,7 +25,9 @@ pub(crate) fn counters() -> MachineFactory {
 
 /// What a reply says.
 pub(crate) fn value_of(reply: &[u8]) -> i64 {
-    let bytes = reply.try_into().expect("a counter answers with eight bytes");
+    let bytes = reply
+        .try_into()
+        .expect("a counter answers with eight bytes");
     i64::from_be_bytes(bytes)
 }
 

@@ -93,6 +93,12 @@ impl Lab {
         self.world.set_lab(self.switches);
     }
 
+    /// Sets all switches of the network, the long delays included.
+    pub(crate) fn set_switches(&mut self, switches: LabSwitches) {
+        self.switches = switches;
+        self.world.set_lab(switches);
+    }
+
     /// Two of three replies are very late, or not.
     pub(crate) fn set_long_reordering(&mut self, long_reordering: bool) {
         self.switches.long_reordering = long_reordering;

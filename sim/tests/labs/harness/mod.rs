@@ -3,6 +3,7 @@
 
 mod bench;
 mod churners;
+mod clerks;
 mod counter;
 mod lab;
 mod recorder;
@@ -10,6 +11,7 @@ mod seeds;
 
 pub(crate) use bench::{Bench, Disk, entries, entry, id};
 pub(crate) use churners::Churners;
+pub(crate) use clerks::{Clerks, text};
 pub(crate) use counter::{DECREMENT, INCREMENT, counters, value_of};
 pub(crate) use lab::{Lab, MILLISECOND, SECOND, number};
 pub(crate) use recorder::recorders;
