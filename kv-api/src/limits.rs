@@ -38,11 +38,21 @@ pub const HISTORY_REVISIONS_MAX: usize = 100_000;
 /// Bytes of keys and values in superseded revisions that are kept.
 pub const HISTORY_BYTES_MAX: usize = 64 << 20;
 
+/// Members that a group may have.
+pub const MEMBERS_MAX: usize = 9;
+
+/// Bytes of a member's address: 1 to this many.
+pub const ADDRESS_BYTES_MAX: usize = 255;
+
+/// Bytes of one part of a snapshot. The state machine aims at an eighth of it; the room is for one
+/// record of the largest size, a key with its value. A part fits into a frame.
+pub const SNAPSHOT_PART_BYTES_MAX: usize = 2 << 20;
+
 /// A key, value or command is larger than allowed, or empty where it may not be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 #[error("{what} of {bytes} bytes is outside its limit of {min} to {max}")]
 pub struct LimitExceeded {
-    /// `key`, `value` or `command`.
+    /// `key`, `value`, `command` or `address`.
     pub what: String,
     /// Its size.
     pub bytes: u64,
@@ -66,6 +76,14 @@ pub fn check_key(key: &[u8]) -> Result<(), LimitExceeded> {
 /// When it is longer than [`VALUE_BYTES_MAX`].
 pub fn check_value(value: &[u8]) -> Result<(), LimitExceeded> {
     check("value", value.len(), 0, VALUE_BYTES_MAX)
+}
+
+/// Checks the address of a member. Whether it leads anywhere is not looked at.
+///
+/// # Errors
+/// When it is empty or longer than [`ADDRESS_BYTES_MAX`].
+pub fn check_address(address: &str) -> Result<(), LimitExceeded> {
+    check("address", address.len(), 1, ADDRESS_BYTES_MAX)
 }
 
 fn check(what: &str, bytes: usize, min: usize, max: usize) -> Result<(), LimitExceeded> {

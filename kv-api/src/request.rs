@@ -5,6 +5,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::LimitExceeded;
+use crate::members::{MemberChange, MembersReport};
 
 /// One request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,21 @@ pub enum RequestBody {
     ReadStale(Bytes),
     /// Tell how this node is.
     Status,
+    /// Tell who belongs to the group, linearizably. This and all below is for administrators, and
+    /// for the leader to answer.
+    Members,
+    /// Change who belongs to the group. Answered by [`Outcome::Members`] when the change is
+    /// committed.
+    ChangeMembers(MemberChange),
+    /// Hand leadership to another voter. Answered by [`Outcome::Done`] when it leads.
+    TransferLeader {
+        /// Who is to lead.
+        to: u64,
+    },
+    /// Send the whole state as it is now. Answered by [`Outcome::SnapshotBegin`], then the parts in
+    /// order, each an [`Outcome::SnapshotPart`], then [`Outcome::SnapshotEnd`], all of them with
+    /// the id of the request.
+    SaveSnapshot,
 }
 
 /// One response.
@@ -66,6 +82,34 @@ pub enum Outcome {
     Refused(String),
     /// Unasked: who leads now. Sent when a connection opens and whenever it changes.
     Notice(Notice),
+    /// Who belongs to the group.
+    Members(MembersReport),
+    /// What was asked for has happened.
+    Done,
+    /// The next part of a snapshot, of at most [`crate::limits::SNAPSHOT_PART_BYTES_MAX`].
+    SnapshotPart(Bytes),
+    /// A snapshot is complete. Where the stream ends before, it is not one.
+    SnapshotEnd {
+        /// Parts that were sent.
+        parts: u64,
+        /// Bytes of all of them.
+        bytes: u64,
+    },
+    /// A snapshot begins: what it stands for.
+    SnapshotBegin(SnapshotHead),
+}
+
+/// What a snapshot stands for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotHead {
+    /// The cluster that it was taken from, 32 hexadecimal digits.
+    pub cluster_id: String,
+    /// The term of the last log entry that is part of it.
+    pub term: u64,
+    /// The index of that entry.
+    pub index: u64,
+    /// Who belonged to the group as of that entry.
+    pub members: MembersReport,
 }
 
 /// Who leads, as far as the node knows.

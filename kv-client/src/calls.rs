@@ -120,6 +120,23 @@ pub(crate) struct Call {
     pub(crate) last_answer: Option<String>,
 }
 
+impl Call {
+    /// Whether it may be sent again while an earlier sending of it may still have an effect. A
+    /// change of the cluster may not: nothing in it lets a repetition be recognised, and what it
+    /// asks for may have been done and undone since.
+    pub(crate) fn may_repeat(&self) -> bool {
+        !matches!(
+            self.what.body,
+            RequestBody::ChangeMembers(_) | RequestBody::TransferLeader { .. }
+        )
+    }
+
+    /// Whether it has to wait for the answer of the node where it is.
+    pub(crate) fn is_pinned(&self) -> bool {
+        matches!(self.place, Place::Sent { .. }) && !self.may_repeat()
+    }
+}
+
 /// What came of a call.
 #[derive(Debug)]
 pub(crate) struct Completion {
@@ -149,6 +166,8 @@ pub(crate) enum Answer {
     Outcome(Outcome),
     /// The deadline passed. What is known about why.
     Late(String),
+    /// It was sent, no answer will come, and it may not be repeated. What is known about why.
+    Lost(String),
     /// The client was closed.
     Closed,
 }

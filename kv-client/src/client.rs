@@ -1,6 +1,6 @@
 //! The client as its users see it: one method per thing that can be asked of the store. Scans are
-//! in
-//! `scan`, the nodes' reports in `status`.
+//! in `scan`, the nodes' reports in `status`, what administrators ask for in `admin` and
+//! `download`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -76,6 +76,7 @@ pub struct KvClient {
 struct Handle {
     shared: Arc<Shared>,
     timeouts: Timeouts,
+    dialer: Dialer,
     supervisor: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -129,10 +130,12 @@ impl KvClient {
             cluster,
             timeouts,
         };
-        let supervisor = tokio::spawn(supervise(Arc::clone(&shared), dialer, discovered));
+        let task = supervise(Arc::clone(&shared), dialer.clone(), discovered);
+        let supervisor = tokio::spawn(task);
         let handle = Handle {
             shared,
             timeouts,
+            dialer,
             supervisor: Mutex::new(Some(supervisor)),
         };
         Ok(Self {
@@ -353,7 +356,7 @@ impl KvClient {
             Answer::Outcome(Outcome::Limit(limit)) => Err(limit.into()),
             Answer::Outcome(Outcome::Refused(why)) => Err(ClientError::Refused(why)),
             Answer::Outcome(other) => Err(unexpected_answer(&other)),
-            Answer::Late(why) => Err(ClientError::Unavailable(why)),
+            Answer::Late(why) | Answer::Lost(why) => Err(ClientError::Unavailable(why)),
             Answer::Closed => Err(ClientError::Closed),
         }
     }
@@ -383,7 +386,11 @@ impl KvClient {
         &self.handle.timeouts
     }
 
-    fn deadline(&self) -> Instant {
+    pub(crate) fn dialer(&self) -> &Dialer {
+        &self.handle.dialer
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.handle.timeouts.request
     }
 }
@@ -441,6 +448,7 @@ fn applied(completion: Completion) -> Result<Located, ClientError> {
         Answer::Outcome(other) => Err(ClientError::Unknown(format!("unexpected answer {other:?}"))),
         Answer::Late(why) if unresolved > 0 => Err(ClientError::Unknown(why)),
         Answer::Late(why) => Err(ClientError::Unavailable(why)),
+        Answer::Lost(why) => Err(ClientError::Unknown(why)),
         Answer::Closed if unresolved > 0 => Err(ClientError::Unknown(
             "the client was closed before an answer came".to_owned(),
         )),

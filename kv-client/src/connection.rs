@@ -23,7 +23,7 @@ use crate::retry::BackOff;
 use crate::shared::Shared;
 
 /// Frame kinds of the client protocol.
-const KIND_REQUEST: u8 = 1;
+pub(crate) const KIND_REQUEST: u8 = 1;
 const KIND_RESPONSE: u8 = 2;
 
 /// Waits between attempts to connect. Short, because a node that was just started again may lead
@@ -46,7 +46,7 @@ const IDLE_TICKS_MAX: u32 = 100;
 const HEAR_BATCH_MAX: usize = 1024;
 
 /// What is needed to connect to a node.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Dialer {
     /// The local end.
     pub(crate) endpoint: Endpoint,
@@ -128,7 +128,12 @@ async fn maintain(shared: Arc<Shared>, dialer: Dialer, endpoint: usize) {
 impl Dialer {
     /// One attempt to connect. Where a node is configured at one address and advertises another,
     /// attempts go to either in turn.
-    async fn dial(&self, shared: &Shared, endpoint: usize, failures: u32) -> Result<Link, String> {
+    pub(crate) async fn dial(
+        &self,
+        shared: &Shared,
+        endpoint: usize,
+        failures: u32,
+    ) -> Result<Link, String> {
         let (id, address) = shared.with_router(|router| {
             let node = router.endpoints().at(endpoint);
             let address = match &node.advertised {
@@ -259,7 +264,8 @@ async fn read(shared: &Shared, endpoint: usize, reader: &mut FrameReader) -> Str
     }
 }
 
-fn response(frame: &Frame) -> Result<Response, String> {
+/// Reads a frame as a response.
+pub(crate) fn response(frame: &Frame) -> Result<Response, String> {
     if frame.kind != KIND_RESPONSE {
         return Err(format!("a frame of kind {}, not a response", frame.kind));
     }

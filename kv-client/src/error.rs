@@ -15,9 +15,9 @@ pub enum ClientError {
     /// it.
     #[error("unavailable, nothing was applied: {0}")]
     Unavailable(String),
-    /// The write was handed to a node and no answer came before its deadline: it may have been
-    /// applied, may be applied later, or never.
-    #[error("outcome unknown, the write may or may not have been applied: {0}")]
+    /// The write, or the change, was handed to a node and no answer came before its deadline: it
+    /// may have been applied, may be applied later, or never.
+    #[error("outcome unknown, it may or may not have been applied: {0}")]
     Unknown(String),
     /// A key, value or append is outside its limit. Nothing was applied.
     #[error(transparent)]

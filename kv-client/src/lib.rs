@@ -37,15 +37,20 @@
 //! # }
 //! ```
 //!
-//! Inside: `client`, `scan` and `status` are what users call; `router` decides, without IO, which
-//! call goes where and what an answer means, with `leader`, `session`, `endpoints` and `calls` as
-//! its parts;
-//! `connection` moves the frames; `shared` joins the two.
+//! What changes the cluster needs a certificate of an administrator, `admin.toml`:
+//! [`KvClient::members`], [`KvClient::change_members`], [`KvClient::transfer_leader`] and
+//! [`KvClient::save_snapshot`].
+//!
+//! Inside: `client`, `scan`, `status`, `admin` and `download` are what users call; `router`
+//! decides, without IO, which call goes where and what an answer means, with `leader`, `session`,
+//! `endpoints` and `calls` as its parts; `connection` moves the frames; `shared` joins the two.
 
+mod admin;
 mod calls;
 mod client;
 mod config;
 mod connection;
+mod download;
 mod endpoints;
 mod error;
 mod leader;
@@ -60,10 +65,12 @@ pub use client::{CasOutcome, Deleted, KvClient, Located};
 pub use config::{
     ClientConfig, ConfigError, ENDPOINTS_MAX, EndpointAddress, TIMEOUT_MAX, Timeouts,
 };
+pub use download::{SnapshotDownload, SnapshotSummary};
 pub use error::ClientError;
 pub use kv_api::limits;
 pub use kv_api::{
-    CommandError, CommandReply, Expect, KeyValue, NodeStatus, QueryError, WriteOp, Written,
+    CommandError, CommandReply, Expect, KeyValue, MemberChange, MemberKind, MemberReport,
+    MembersReport, NodeStatus, QueryError, SnapshotHead, WriteOp, Written,
 };
 pub use scan::{ScanRange, ScanStream};
 pub use shared::{CALLS_BYTES_MAX, CALLS_MAX};

@@ -219,7 +219,8 @@ impl Shared {
 
     /// See [`Router::link_down`].
     pub(crate) fn link_down(&self, endpoint: usize, why: String) {
-        self.with_router(|router| router.link_down(endpoint, why));
+        let effects = self.with_router(|router| router.link_down(endpoint, why));
+        self.perform(effects);
     }
 
     /// See [`Router::take_queued`].

@@ -72,7 +72,7 @@ impl KvClient {
         match self.shared().call(call).await.answer {
             Answer::Outcome(Outcome::Status(status)) => Ok(Some(status)),
             Answer::Closed => Err(ClientError::Closed),
-            Answer::Outcome(_) | Answer::Late(_) => Ok(None),
+            Answer::Outcome(_) | Answer::Late(_) | Answer::Lost(_) => Ok(None),
         }
     }
 

@@ -61,15 +61,26 @@ impl Authority {
     /// When the system has no randomness or the certificate cannot be encoded.
     pub fn new(cluster_name: &str) -> Result<Self, CertificateError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let mut params = params(&format!("Flotilla authority of cluster {cluster_name}"));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let params = authority_params(cluster_name);
         let certificate = params.self_signed(&key)?.pem();
         let pair = SignedPair {
             certificate,
             key: key.serialize_pem(),
         };
         let issuer = Issuer::new(params, key);
+        Ok(Self { issuer, pair })
+    }
+
+    /// The authority that [`Authority::new`] made for a cluster of this name earlier. Whether
+    /// certificate and key belong together shows in what it signs.
+    ///
+    /// # Errors
+    /// When the key cannot be read.
+    pub fn from_pair(cluster_name: &str, pair: SignedPair) -> Result<Self, CertificateError> {
+        let key = KeyPair::from_pem(&pair.key)?;
+        // Of all that is in the certificate, what it signs repeats the name and the key's id only;
+        // both follow from what is known.
+        let issuer = Issuer::new(authority_params(cluster_name), key);
         Ok(Self { issuer, pair })
     }
 
@@ -105,6 +116,13 @@ impl Authority {
             key: key.serialize_pem(),
         })
     }
+}
+
+fn authority_params(cluster_name: &str) -> CertificateParams {
+    let mut params = params(&format!("Flotilla authority of cluster {cluster_name}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
 }
 
 fn params(common_name: &str) -> CertificateParams {

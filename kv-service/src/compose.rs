@@ -6,7 +6,7 @@
 //! stop:   node (its log and state machine) -> accept loop and connections -> endpoint -> lock
 //! ```
 
-mod log;
+pub(crate) mod log;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -73,7 +73,8 @@ impl Server {
             let path = config.path.clone();
             let members = config.members.iter().count();
             let alone = StartError::Alone { path, members };
-            if members > 1 {
+            // Who joins will have peers, and not in this process.
+            if members != 1 {
                 return Err(alone);
             }
             let servers = Self::start_memory_cluster(vec![config], overrides).await?;
@@ -203,6 +204,8 @@ impl Prepared {
         })
     }
 
+    /// It starts with the members that the cluster was made with; the node says who they are by
+    /// now.
     fn quic_transport(&self) -> Arc<QuicTransport> {
         let config = &self.config;
         let local = LocalPeer {
@@ -231,6 +234,7 @@ impl Prepared {
         let mut options = QuicOptions::default();
         let needed = largest.saturating_add(FRAME_OVERHEAD_BYTES);
         options.bulk_frame_bytes_max = options.bulk_frame_bytes_max.max(needed);
+        options.snapshot_bytes_per_second = self.config.snapshot_bytes_per_second;
         options
     }
 
@@ -264,6 +268,10 @@ impl Prepared {
             load_ms = started.elapsed().as_millis(),
             "started"
         );
+        if !status.is_member() {
+            let incarnation = config.incarnation();
+            tracing::info!(node = %config.id, %incarnation, "waits to become a member");
+        }
         let replay = Replay {
             node: config.id,
             last: status.last.index,

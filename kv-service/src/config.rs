@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use raft_core::membership::MEMBERS_MAX;
 use raft_core::{
     ClusterId, GroupId, Incarnation, Limits, Member, MemberRole, Membership, MembershipError,
-    NodeId, Timing,
+    NodeId, ReadPolicy, SnapshotPolicy, Timing,
 };
 
 use crate::config_file::{ConfigFile, MemberFile, is_host_and_port};
-pub use crate::kinds::{ClientLimits, StateKind, StorageKind, TransportKind};
+pub use crate::kinds::{ClientLimits, ReadKind, StateKind, StorageKind, TransportKind};
 
 /// Where a node's certificates are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,10 +50,20 @@ pub struct NodeConfig {
     pub state: StateKind,
     /// What carries messages between nodes.
     pub transport: TransportKind,
-    /// The members that the cluster was made with.
+    /// The members that the cluster was made with; empty for a node that joined later.
     pub members: Membership,
+    /// For a node that joined later: what its data directory was formatted with.
+    pub joined_as: Option<Incarnation>,
     /// How time is measured.
     pub timing: Timing,
+    /// How reads are confirmed.
+    pub reads: ReadPolicy,
+    /// Ticks without work after which the node falls asleep.
+    pub quiesce_after_ticks: Option<u32>,
+    /// When snapshots are taken.
+    pub snapshots: SnapshotPolicy,
+    /// How fast snapshots are sent, in bytes per second; 0 is as fast as possible.
+    pub snapshot_bytes_per_second: u64,
     /// Limits of the replication.
     pub limits: Limits,
     /// Limits of the clients.
@@ -85,13 +95,13 @@ impl NodeConfig {
         check(file, path)
     }
 
-    /// The incarnation that the list of members gives this node.
+    /// The incarnation that the data directory was formatted with: what the list of members gives
+    /// this node, or what it joined as.
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
-        // A configuration that was loaded has this node in its list.
-        self.members
-            .get(self.id)
-            .map_or(Incarnation(0), |member| member.incarnation)
+        // A configuration that was loaded has one of the two.
+        let listed = || self.members.get(self.id).map(|member| member.incarnation);
+        self.joined_as.or_else(listed).unwrap_or(Incarnation(0))
     }
 
     /// The part that the replication needs.
@@ -106,9 +116,9 @@ impl NodeConfig {
             seed,
             timing: self.timing,
             limits: self.limits,
-            snapshots: raft_core::SnapshotPolicy::default(),
-            reads: raft_core::ReadPolicy::default(),
-            quiesce_after_ticks: None,
+            snapshots: self.snapshots,
+            reads: self.reads,
+            quiesce_after_ticks: self.quiesce_after_ticks,
         }
     }
 }
@@ -178,7 +188,8 @@ fn check(file: ConfigFile, path: &Path) -> Result<NodeConfig, ConfigError> {
         checker.value("listen", &file.listen, rule)
     })?;
     checker.address("advertise", &file.advertise)?;
-    let members = checker.members(&file.members)?;
+    let (members, joined_as) = checker.members(&file)?;
+    let timing = file.timing.timing();
     let config = NodeConfig {
         path: path.to_owned(),
         cluster,
@@ -195,7 +206,12 @@ fn check(file: ConfigFile, path: &Path) -> Result<NodeConfig, ConfigError> {
         state: file.state,
         transport: file.transport,
         members,
-        timing: file.timing.timing(),
+        joined_as,
+        timing,
+        reads: file.timing.reads(file.reads),
+        quiesce_after_ticks: file.timing.quiesce_after_ticks(),
+        snapshots: file.snapshots.policy(timing),
+        snapshot_bytes_per_second: file.snapshots.send_bytes_per_second,
         limits: file.limits.raft(),
         clients: file.limits.clients(),
     };
@@ -226,7 +242,30 @@ impl Checker<'_> {
         Err(self.value(key, format!("{address:?}"), rule))
     }
 
-    fn members(&self, list: &[MemberFile]) -> Result<Membership, ConfigError> {
+    /// The members, and what the node joined as: one of the two.
+    fn members(&self, file: &ConfigFile) -> Result<(Membership, Option<Incarnation>), ConfigError> {
+        match (file.join, file.incarnation) {
+            (false, None) => Ok((self.bootstrap(&file.members)?, None)),
+            (false, Some(incarnation)) => {
+                let rule = "left out, or join must be true: else [[members]] has it";
+                Err(self.value("incarnation", incarnation, rule))
+            }
+            (true, _) if !file.members.is_empty() => {
+                let rule = "left out where [[members]] lists the nodes, or false";
+                Err(self.value("join", true, rule))
+            }
+            (true, Some(incarnation)) if incarnation > 0 => {
+                Ok((Membership::default(), Some(Incarnation(incarnation))))
+            }
+            (true, given) => {
+                let rule = "the number, from 1, that the data directory was formatted with";
+                let found = given.map_or("missing".to_owned(), |zero| zero.to_string());
+                Err(self.value("incarnation", found, rule))
+            }
+        }
+    }
+
+    fn bootstrap(&self, list: &[MemberFile]) -> Result<Membership, ConfigError> {
         let mut members = BTreeMap::new();
         for listed in list {
             self.address("members.address", &listed.address)?;
@@ -249,17 +288,28 @@ impl Checker<'_> {
         })
     }
 
-    /// What concerns more than one key.
-    fn whole(&self, config: &NodeConfig) -> Result<(), ConfigError> {
+    /// A node that the cluster was made with is in its list.
+    fn listed(&self, config: &NodeConfig) -> Result<(), ConfigError> {
         let Some(own) = config.members.get(config.id) else {
             return Err(self.value("id", config.id, "one of those in [[members]]"));
         };
-        if own.address != config.advertise {
-            let rule = format!(
-                "the address that [[members]] gives node {}, {}",
-                config.id, own.address
-            );
-            return Err(self.value("advertise", &config.advertise, rule));
+        if own.address == config.advertise {
+            return Ok(());
+        }
+        let rule = format!(
+            "the address that [[members]] gives node {}, {}",
+            config.id, own.address
+        );
+        Err(self.value("advertise", &config.advertise, rule))
+    }
+
+    /// What concerns more than one key.
+    fn whole(&self, config: &NodeConfig) -> Result<(), ConfigError> {
+        if config.joined_as.is_none() {
+            self.listed(config)?;
+        }
+        if config.id == NodeId(0) {
+            return Err(self.value("id", 0, "at least 1"));
         }
         if config.clients.connections_max == 0 {
             return Err(self.value("limits.connections_max", 0, "at least 1"));
@@ -293,7 +343,7 @@ const CONNECTION_BYTES_CEILING: usize = 1 << 30;
 const APPEND_BYTES_CEILING: usize = 64 << 20;
 
 fn full_key(name: &str) -> String {
-    let table = if name.contains("tick") {
+    let table = if name.contains("tick") || name.contains("drift") {
         "timing"
     } else {
         "limits"

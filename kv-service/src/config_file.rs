@@ -4,10 +4,10 @@
 use std::path::PathBuf;
 
 use kv_api::limits::COMMAND_BYTES_MAX;
-use raft_core::{Limits, Timing};
+use raft_core::{Limits, ReadPolicy, SnapshotPolicy, Timing};
 use serde::{Deserialize, Serialize};
 
-use crate::kinds::{ClientLimits, StateKind, StorageKind, TransportKind};
+use crate::kinds::{ClientLimits, ReadKind, StateKind, StorageKind, TransportKind};
 
 /// `node.toml`, word for word.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -31,10 +31,21 @@ pub(crate) struct ConfigFile {
     pub(crate) state: StateKind,
     #[serde(default)]
     pub(crate) transport: TransportKind,
+    #[serde(default)]
+    pub(crate) reads: ReadKind,
+    /// Whether the node waits to be told who its peers are.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) join: bool,
+    /// What the data directory of a node that joins was formatted with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) incarnation: Option<u64>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) timing: TimingFile,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) limits: LimitsFile,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) snapshots: SnapshotsFile,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) members: Vec<MemberFile>,
 }
 
@@ -60,7 +71,16 @@ pub(crate) struct TimingFile {
     election_ticks_min: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     election_ticks_max: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clock_drift_percent: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quiesce_after_ticks: Option<u32>,
 }
+
+/// How much faster one clock may run than another where leases are used and nothing else is said.
+/// Crystals differ by less than a hundredth of a percent; what is left is for clocks that are being
+/// set right.
+const CLOCK_DRIFT_PERCENT: u32 = 10;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -80,6 +100,7 @@ pub(crate) struct LimitsFile {
     inflight_messages_max: usize,
     inflight_bytes_max: usize,
     uncommitted_bytes_max: usize,
+    uncommitted_ticks_max: u32,
     tail_bytes_max: usize,
     apply_bytes_max: usize,
     proposals_pending_max: usize,
@@ -122,6 +143,7 @@ impl Default for LimitsFile {
             inflight_messages_max: raft.inflight_messages_max,
             inflight_bytes_max: raft.inflight_bytes_max,
             uncommitted_bytes_max: raft.uncommitted_bytes_max,
+            uncommitted_ticks_max: raft.uncommitted_ticks_max,
             tail_bytes_max: raft.tail_bytes_max,
             apply_bytes_max: raft.apply_bytes_max,
             proposals_pending_max: raft.proposals_pending_max,
@@ -144,6 +166,7 @@ impl LimitsFile {
             inflight_messages_max: self.inflight_messages_max,
             inflight_bytes_max: self.inflight_bytes_max,
             uncommitted_bytes_max: self.uncommitted_bytes_max,
+            uncommitted_ticks_max: self.uncommitted_ticks_max,
             tail_bytes_max: self.tail_bytes_max,
             apply_bytes_max: self.apply_bytes_max,
             proposals_pending_max: self.proposals_pending_max,
@@ -174,6 +197,61 @@ impl TimingFile {
             heartbeat_ticks: self.heartbeat_ticks.unwrap_or(preset.heartbeat_ticks),
             election_ticks_min: self.election_ticks_min.unwrap_or(preset.election_ticks_min),
             election_ticks_max: self.election_ticks_max.unwrap_or(preset.election_ticks_max),
+        }
+    }
+}
+
+impl TimingFile {
+    /// How reads are confirmed.
+    pub(crate) fn reads(&self, kind: ReadKind) -> ReadPolicy {
+        match kind {
+            ReadKind::Round => ReadPolicy::Round,
+            ReadKind::Lease => ReadPolicy::Lease {
+                clock_drift_percent: self.clock_drift_percent.unwrap_or(CLOCK_DRIFT_PERCENT),
+            },
+        }
+    }
+
+    /// After how many idle ticks the group falls asleep; 0 in the file is never.
+    pub(crate) fn quiesce_after_ticks(&self) -> Option<u32> {
+        self.quiesce_after_ticks.filter(|ticks| *ticks > 0)
+    }
+}
+
+/// `[snapshots]`: when they are taken, what is kept beside them, how fast they are sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SnapshotsFile {
+    log_bytes: u64,
+    entries: u64,
+    interval_seconds: u64,
+    kept_bytes_max: u64,
+    pub(crate) send_bytes_per_second: u64,
+}
+
+impl Default for SnapshotsFile {
+    fn default() -> Self {
+        let policy = SnapshotPolicy::default();
+        Self {
+            log_bytes: policy.log_bytes,
+            entries: policy.entries,
+            interval_seconds: 0,
+            kept_bytes_max: policy.tail_bytes_max,
+            send_bytes_per_second: 128 << 20,
+        }
+    }
+}
+
+impl SnapshotsFile {
+    /// When snapshots are taken.
+    pub(crate) fn policy(&self, timing: Timing) -> SnapshotPolicy {
+        let interval_ms = self.interval_seconds.saturating_mul(1000);
+        SnapshotPolicy {
+            log_bytes: self.log_bytes,
+            entries: self.entries,
+            // A tick of no length is refused later.
+            ticks: interval_ms.div_ceil(timing.tick_ms.max(1)),
+            tail_bytes_max: self.kept_bytes_max,
         }
     }
 }

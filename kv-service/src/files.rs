@@ -1,7 +1,7 @@
 //! Small files that must be there whole or not at all: identities, counters, keys. The log has its
 //! own rules and lives in `raft-storage`.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -39,6 +39,52 @@ pub(crate) fn at<'a>(
 /// Reads a whole file.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     std::fs::read(path).map_err(at("read", path))
+}
+
+/// Reads a whole file of text.
+pub(crate) fn read_text(path: &Path) -> Result<String, FileError> {
+    std::fs::read_to_string(path).map_err(at("read", path))
+}
+
+/// The names in a directory, in order. A name that is not UTF-8 is none of ours.
+pub(crate) fn entry_names(dir: &Path) -> Result<Vec<String>, FileError> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(at("list", dir))? {
+        let entry = entry.map_err(at("list", dir))?;
+        names.extend(entry.file_name().into_string());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// A directory that other processes keep out of, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct DirectoryLock {
+    _file: File,
+}
+
+/// Locks a directory against other processes; none when one of them has it.
+pub(crate) fn lock_directory(dir: &Path) -> Result<Option<DirectoryLock>, FileError> {
+    let file = File::open(dir).map_err(at("open", dir))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(DirectoryLock { _file: file })),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(at("lock", dir)(error)),
+    }
+}
+
+/// Removes a directory with all that is in it, if it is there.
+pub(crate) fn remove_directory(path: &Path) -> Result<(), FileError> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Gives a file or directory its place, durably.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
+    std::fs::rename(from, to).map_err(at("rename to", to))?;
+    sync_directory(to.parent().unwrap_or(Path::new("")))
 }
 
 /// Writes a file so that after a power cut either the old content is there or the new one: a

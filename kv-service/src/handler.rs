@@ -4,12 +4,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kv_api::limits::{self, COMMAND_BYTES_MAX, SCAN_PAGE_BYTES_MAX};
+use kv_api::limits::{self, COMMAND_BYTES_MAX, SCAN_PAGE_BYTES_MAX, SNAPSHOT_PART_BYTES_MAX};
 use kv_api::{Command, LimitExceeded, NodeStatus, Notice, Outcome, Query, RequestBody};
+use quic_link as link;
 use raft_core::node::Consistency;
-use raft_core::{NodeId, ProposeError, RaftHandle, ReadError, Role, RoleChange};
+use raft_core::{NodeId, ProposeError, RaftHandle, ReadError, Role, RoleChange, Status};
 use tokio::sync::watch;
 
+use crate::admin::{self, AdminWork, Administered};
 use crate::config::StorageKind;
 use crate::identity::DataDirectory;
 
@@ -38,6 +40,17 @@ pub(crate) enum Work {
     Read(Bytes, Consistency),
     /// Tell how the node is.
     Status,
+    /// What only administrators may ask for.
+    Admin(AdminWork),
+}
+
+/// What comes of work.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// The answer, or a part of it.
+    pub(crate) outcome: Outcome,
+    /// What has to be done for the rest of the answer.
+    pub(crate) more: Option<Work>,
 }
 
 /// A request that was checked, and what it takes of its connection's bytes until it is answered.
@@ -73,7 +86,7 @@ impl From<Rejection> for Outcome {
 
 /// Decodes and checks what a client wants. Nothing that a client sends is trusted, not even that it
 /// is what the client library would send.
-pub(crate) fn check(body: RequestBody) -> Result<Checked, Rejection> {
+pub(crate) fn check(body: RequestBody, role: link::Role) -> Result<Checked, Rejection> {
     let (work, bytes) = match body {
         RequestBody::Write(command) => {
             check_command(&command)?;
@@ -89,8 +102,32 @@ pub(crate) fn check(body: RequestBody) -> Result<Checked, Rejection> {
             (Work::Read(query, Consistency::Stale), bytes)
         }
         RequestBody::Status => (Work::Status, SMALL_REQUEST_BYTES),
+        RequestBody::Members => administrator(role, AdminWork::Members)?,
+        RequestBody::ChangeMembers(change) => {
+            change.check_limits()?;
+            administrator(role, AdminWork::Change(change))?
+        }
+        RequestBody::TransferLeader { to } => administrator(role, AdminWork::Transfer(to))?,
+        RequestBody::SaveSnapshot => {
+            let (work, _) = administrator(role, AdminWork::Snapshot)?;
+            (work, SNAPSHOT_PART_BYTES_MAX)
+        }
     };
     Ok(Checked { work, bytes })
+}
+
+/// What changes the cluster, or copies all of it, is for administrators alone.
+fn administrator(role: link::Role, work: AdminWork) -> Result<(Work, usize), Rejection> {
+    if role == link::Role::Admin {
+        return Ok((Work::Admin(work), SMALL_REQUEST_BYTES));
+    }
+    let who = match role {
+        link::Role::Node(_) => "node",
+        _ => "client",
+    };
+    let why =
+        format!("this needs the certificate of an administrator (admin.toml), not that of a {who}");
+    Err(Rejection::Nonsense(why))
 }
 
 fn check_command(bytes: &[u8]) -> Result<(), Rejection> {
@@ -133,9 +170,10 @@ fn check_query(bytes: &[u8]) -> Result<usize, Rejection> {
 }
 
 impl Service {
-    /// Executes a request that was checked.
-    pub(crate) async fn execute(&self, work: Work) -> Outcome {
-        match work {
+    /// Executes a request that was checked, up to the first part of its answer.
+    pub(crate) async fn execute(&self, work: Work) -> Done {
+        let outcome = match work {
+            Work::Admin(work) => return self.administer(work).await,
             Work::Write(command) => match self.raft.propose(command).await {
                 Ok(committed) => Outcome::Applied {
                     term: committed.id.term.0,
@@ -149,7 +187,21 @@ impl Service {
                 Err(error) => self.read_failed(error),
             },
             Work::Status => Outcome::Status(self.status()),
+        };
+        Done {
+            outcome,
+            more: None,
         }
+    }
+
+    async fn administer(&self, work: AdminWork) -> Done {
+        let cluster = self.directory.owner().cluster;
+        let (outcome, more) = match admin::administer(&self.raft, cluster, work).await {
+            Administered::Answer(outcome) => (outcome, None),
+            Administered::Part(outcome, more) => (outcome, Some(Work::Admin(more))),
+            Administered::NotLeader(leader) => (self.not_leader(leader), None),
+        };
+        Done { outcome, more }
     }
 
     /// The difference that matters to the client is whether the write may have been applied.
@@ -207,13 +259,16 @@ impl Service {
             cluster_id: self.directory.owner().cluster.to_string(),
             id: status.id.0,
             addr: self.advertise.clone(),
-            role: role_name(status.role).to_owned(),
+            role: role_name(&status).to_owned(),
             term: status.term.0,
             leader: status.leader.map(|id| id.0),
             last_index: status.last.index.0,
             commit: status.commit.0,
             applied: status.applied.0,
-            snapshot_index: 0,
+            snapshot_index: status
+                .snapshot
+                .as_ref()
+                .map_or(0, |snapshot| snapshot.meta.last.index.0),
             log_bytes: status.log.log_bytes,
             disk_bytes: self.directory.usage_bytes(),
             storage: storage_name(self.storage),
@@ -225,12 +280,14 @@ impl Service {
     }
 }
 
-/// Asking whether one could win is part of being a candidate, for those who watch from outside.
-fn role_name(role: Role) -> &'static str {
-    match role {
+/// Asking whether one could win is part of being a candidate, for those who watch from outside. Who
+/// does not vote, because it is a learner or not a member at all, learns what the log says.
+fn role_name(status: &Status) -> &'static str {
+    match status.role {
         Role::Leader => "leader",
         Role::Candidate | Role::PreCandidate => "candidate",
-        Role::Follower => "follower",
+        Role::Follower if status.is_member() && status.members.is_voter(status.id) => "follower",
+        Role::Follower => "learner",
     }
 }
 
@@ -245,9 +302,11 @@ fn storage_name(storage: StorageKind) -> String {
 #[cfg(test)]
 mod tests {
     use kv_api::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
-    use kv_api::{WriteOp, encode};
+    use kv_api::{MemberChange, WriteOp, encode};
 
     use super::*;
+
+    const CLIENT: link::Role = link::Role::Client;
 
     fn put(key: usize, value: usize) -> RequestBody {
         let op = WriteOp::Put {
@@ -275,10 +334,13 @@ mod tests {
         let RequestBody::Write(bytes) = put(KEY_BYTES_MAX, VALUE_BYTES_MAX) else {
             unreachable!("put makes writes");
         };
-        let checked = check(RequestBody::Write(bytes.clone())).unwrap();
+        let checked = check(RequestBody::Write(bytes.clone()), CLIENT).unwrap();
         assert!(matches!(checked.work, Work::Write(passed) if passed == bytes));
         assert!(checked.bytes > VALUE_BYTES_MAX);
-        assert_eq!(check(scan(0, 0)).unwrap().bytes, SCAN_PAGE_BYTES_MAX);
+        assert_eq!(
+            check(scan(0, 0), CLIENT).unwrap().bytes,
+            SCAN_PAGE_BYTES_MAX
+        );
     }
 
     #[test]
@@ -294,7 +356,7 @@ mod tests {
             (scan(KEY_BYTES_MAX + 1, 0), "key"),
             (scan(0, KEY_BYTES_MAX + 1), "key"),
         ] {
-            match check(body) {
+            match check(body, CLIENT) {
                 Err(Rejection::Limit(limit)) => assert_eq!(limit.what, what),
                 other => panic!("{what}: {other:?}"),
             }
@@ -310,7 +372,40 @@ mod tests {
             RequestBody::ReadStale(garbage),
             RequestBody::Write(Bytes::new()),
         ] {
-            assert!(matches!(check(body), Err(Rejection::Nonsense(_))));
+            assert!(matches!(check(body, CLIENT), Err(Rejection::Nonsense(_))));
         }
+    }
+
+    #[test]
+    fn only_an_administrator_may_change_the_cluster() {
+        let requests = || {
+            [
+                RequestBody::Members,
+                RequestBody::ChangeMembers(MemberChange::Remove { id: 1 }),
+                RequestBody::TransferLeader { to: 2 },
+                RequestBody::SaveSnapshot,
+            ]
+        };
+        for body in requests() {
+            assert!(check(body, link::Role::Admin).is_ok());
+        }
+        for role in [CLIENT, link::Role::Node(3)] {
+            for body in requests() {
+                let why = match check(body, role) {
+                    Err(Rejection::Nonsense(why)) => why,
+                    other => panic!("{other:?}"),
+                };
+                assert!(why.contains("admin.toml") && !why.contains('\n'), "{why}");
+            }
+        }
+        let body = RequestBody::ChangeMembers(MemberChange::Add {
+            id: 4,
+            incarnation: 4,
+            address: "a".repeat(256),
+        });
+        let refused = check(body, link::Role::Admin);
+        assert!(matches!(refused, Err(Rejection::Limit(limit)) if limit.what == "address"));
+        // An administrator may read and write like anybody else.
+        assert!(check(put(1, 1), link::Role::Admin).is_ok());
     }
 }

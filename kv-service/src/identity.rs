@@ -7,10 +7,11 @@
 //! data/boot            starts so far, decimal; grows by one before a node says its first word
 //! data/reset.key       64 random bytes, readable by the owner only
 //! data/wal/ | rocksdb/ the log; what is in there is the business of `raft-storage`
+//! data/snapshots/      what the beginning of the log was replaced by; likewise
 //! ```
 //!
-//! A directory is formatted once, by `init` or `cluster`. Opening never formats: a node that lost
-//! its disk would else come back as if it had promised nothing.
+//! A directory is formatted once, by `init`, `cluster` or `member`. Opening never formats: a node
+//! that lost its disk would else come back as if it had promised nothing.
 
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::StorageKind;
 use crate::files::{self, FileError, PUBLIC, SECRET, at};
+pub use crate::identity_error::IdentityError;
 
 /// The version of the directory's layout that this program writes and reads.
 const FORMAT: u32 = 1;
@@ -80,103 +82,6 @@ impl fmt::Debug for DataDirectory {
     }
 }
 
-/// A data directory that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum IdentityError {
-    /// It is missing or empty.
-    #[error(
-        "data directory {} {state}; it is formatted only by `flotilla init` and \
-         `flotilla cluster`. Where node {node} has run before, its disk is lost: restore the \
-         directory, or leave the node off; the majority goes on, and `flotilla member replace \
-         {node}` of a later version brings it back", path.display()
-    )]
-    Missing {
-        /// The directory.
-        path: PathBuf,
-        /// `does not exist` or `is empty`.
-        state: &'static str,
-        /// The node that wanted it.
-        node: NodeId,
-    },
-    /// There is something in it, but not a node's data.
-    #[error(
-        "{} has files, but no {IDENTITY}: it is not the data directory of a node", .0.display()
-    )]
-    NotADataDirectory(PathBuf),
-    /// It has data already, and was to be formatted.
-    #[error("{} is not empty; a data directory is formatted only once", .0.display())]
-    NotEmpty(PathBuf),
-    /// It belongs to somebody else.
-    #[error(
-        "data directory {} belongs to {what} {found}, not to {expected}; give the node its own",
-        path.display()
-    )]
-    Foreign {
-        /// The directory.
-        path: PathBuf,
-        /// `cluster`, `node` or `incarnation`.
-        what: &'static str,
-        /// What the directory says.
-        found: String,
-        /// What the configuration says.
-        expected: String,
-    },
-    /// Another process has it open.
-    #[error("data directory {} is locked: another process runs this node", .0.display())]
-    Locked(PathBuf),
-    /// It was used with another kind of storage, whose log would be left behind.
-    #[error(
-        "data directory {} was used with storage {}, not {}: the node would forget what it \
-         acknowledged", path.display(), .found.name(), .asked.name()
-    )]
-    OtherStorage {
-        /// The directory.
-        path: PathBuf,
-        /// What it was used with.
-        found: StorageKind,
-        /// What was asked for.
-        asked: StorageKind,
-    },
-    /// The node was started before, and its log is gone.
-    #[error(
-        "node {node} was started {boot} times before, but its log in {} is gone: it must not vote \
-         or acknowledge as if it remembered. Restore the log, or leave the node off; the majority \
-         goes on, and `flotilla member replace {node}` of a later version brings it back",
-        path.display()
-    )]
-    LogLost {
-        /// Where the log should be.
-        path: PathBuf,
-        /// The node.
-        node: NodeId,
-        /// How often it was started.
-        boot: u64,
-    },
-    /// A file in it is damaged.
-    #[error("{} is damaged: {what}", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// A file operation failed.
-    #[error(transparent)]
-    File(#[from] FileError),
-}
-
-impl IdentityError {
-    /// What the process ends with: 70 for damage, otherwise 2.
-    #[must_use]
-    pub fn exit_code(&self) -> i32 {
-        match self {
-            Self::Damaged { .. } => 70,
-            _ => 2,
-        }
-    }
-}
-
 /// Formats a data directory for a node that has never run. Its identity is written last, so that a
 /// crash on the way leaves nothing that could be opened.
 ///
@@ -197,6 +102,29 @@ pub fn format(path: &Path, owner: Owner, storage: StorageKind) -> Result<(), Ide
     files::write_atomically(&path.join(RESET_KEY), &files::random::<64>()?, SECRET)?;
     files::write_atomically(&path.join(BOOT), b"0\n", PUBLIC)?;
     write_identity(path, owner, storage)
+}
+
+/// Removes the directory of a node that has nothing to lose: it is missing or empty, was never
+/// used, or has lost its log.
+///
+/// # Errors
+/// When it holds data, a process has it open, or a file operation fails.
+pub(crate) fn remove_unused(path: &Path, node: NodeId) -> Result<(), IdentityError> {
+    match require_formatted(path, node) {
+        Err(IdentityError::Missing { .. }) => return Ok(()),
+        result => result?,
+    }
+    let _lock = lock(path)?;
+    for name in files::entry_names(path)? {
+        let entry = path.join(&name);
+        let is_empty = || files::entry_names(&entry).is_ok_and(|names| names.is_empty());
+        if ![IDENTITY, LOCK, BOOT, RESET_KEY].contains(&&name[..]) && !is_empty() {
+            let path = path.to_owned();
+            return Err(IdentityError::HoldsData { path, node });
+        }
+    }
+    files::remove_directory(path)?;
+    Ok(())
 }
 
 fn write_identity(path: &Path, owner: Owner, storage: StorageKind) -> Result<(), IdentityError> {
@@ -288,11 +216,7 @@ impl DataDirectory {
     /// Where the log of this kind of storage is kept.
     #[must_use]
     pub fn log_path(&self, storage: StorageKind) -> PathBuf {
-        let name = match storage {
-            StorageKind::Rocksdb => "rocksdb",
-            StorageKind::File | StorageKind::Memory => "wal",
-        };
-        self.path.join(name)
+        log_path(&self.path, storage)
     }
 
     /// A node that was started before must find its log: what is in memory is gone, and an empty
@@ -371,6 +295,15 @@ impl DataDirectory {
         *usage = Some((Instant::now(), bytes));
         bytes
     }
+}
+
+/// Where a node with this data directory keeps its log.
+pub(crate) fn log_path(data: &Path, storage: StorageKind) -> PathBuf {
+    let name = match storage {
+        StorageKind::Rocksdb => "rocksdb",
+        StorageKind::File | StorageKind::Memory => "wal",
+    };
+    data.join(name)
 }
 
 fn require_formatted(path: &Path, node: NodeId) -> Result<(), IdentityError> {

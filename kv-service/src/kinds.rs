@@ -65,6 +65,17 @@ impl TransportKind {
     }
 }
 
+/// How a leader makes sure that it still leads before it answers a read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadKind {
+    /// It asks a majority. Needs no clock.
+    #[default]
+    Round,
+    /// It holds a lease, and trusts that clocks run at about the same speed.
+    Lease,
+}
+
 /// What clients may use of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientLimits {

@@ -10,7 +10,11 @@
 //! is on by default.
 
 #[cfg(feature = "server")]
+mod admin;
+#[cfg(feature = "server")]
 pub mod certificates;
+#[cfg(feature = "server")]
+mod cluster_files;
 #[cfg(feature = "server")]
 pub mod compose;
 #[cfg(feature = "server")]
@@ -25,11 +29,22 @@ mod handler;
 #[cfg(feature = "server")]
 pub mod identity;
 #[cfg(feature = "server")]
+mod identity_error;
+mod image;
+#[cfg(feature = "server")]
 pub mod init;
+#[cfg(feature = "server")]
+mod init_error;
+#[cfg(feature = "server")]
+mod join;
 #[cfg(feature = "server")]
 mod kinds;
 #[cfg(feature = "server")]
+mod making;
+#[cfg(feature = "server")]
 mod plan;
+#[cfg(feature = "server")]
+pub mod restore;
 #[cfg(feature = "server")]
 mod server;
 pub mod sessions;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use raft_core::membership::MEMBERS_MAX;
+use raft_core::membership::{ADDRESS_BYTES_MAX, MEMBERS_MAX};
 
 use crate::config::{StateKind, StorageKind, TransportKind};
 use crate::config_file::is_host_and_port;
@@ -53,6 +53,45 @@ fn plan_error(what: &'static str, value: impl ToString, rule: impl Into<String>)
         what,
         value: value.to_string(),
         rule: rule.into(),
+    }
+}
+
+impl NodePlan {
+    /// A node that others reach at `host:port`. It listens on that port: of the loopback interface
+    /// where the host is there, else of all interfaces.
+    ///
+    /// # Errors
+    /// When the id is 0 or the address is not `host:port`.
+    pub fn reached_at(id: u64, address: &str) -> Result<Self, PlanError> {
+        if id == 0 {
+            return Err(plan_error("a node's id", id, "at least 1"));
+        }
+        let shown = || format!("{address:?}");
+        if !is_host_and_port(address) {
+            return Err(plan_error("an address", shown(), "host:port"));
+        }
+        if address.len() > ADDRESS_BYTES_MAX {
+            let rule = format!("at most {ADDRESS_BYTES_MAX} bytes long");
+            return Err(plan_error("an address", shown(), rule));
+        }
+        let (host, port) = address.rsplit_once(':').unwrap_or_default();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let bare = if bare == "localhost" {
+            "127.0.0.1"
+        } else {
+            bare
+        };
+        let local = bare.parse().ok().filter(IpAddr::is_loopback);
+        let any = if host.starts_with('[') {
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+        } else {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+        };
+        Ok(Self {
+            id,
+            listen: SocketAddr::new(local.unwrap_or(any), port.parse().unwrap_or(0)),
+            advertise: address.to_owned(),
+        })
     }
 }
 

@@ -62,7 +62,7 @@ async fn serve_connection(link: Link, service: Arc<Service>, bytes_max: usize) {
             opened = link.accept_bi() => match opened {
                 Ok(pair) => {
                     let (service, budget) = (Arc::clone(&service), Arc::clone(&budget));
-                    streams.spawn(stream::serve(service, budget, pair));
+                    streams.spawn(stream::serve(service, budget, link.peer().role, pair));
                 }
                 Err(error) => {
                     tracing::debug!(client = %link.remote_addr(), %error, "a client left");

@@ -4,6 +4,8 @@
 //! Everything here is decided by the log: ids are log indexes, age is counted in log indexes. Knows
 //! nothing of what the calls do.
 
+use std::ops::Bound;
+
 use imbl::OrdMap;
 use kv_api::limits::{SESSION_REPLIES_MAX, SESSION_WINDOW_MAX, SESSIONS_MAX};
 use kv_api::{CommandError, CommandReply, SessionId, SessionStamp};
@@ -197,6 +199,161 @@ impl Sessions {
         self.by_use.remove(&session.last_used);
         self.replies -= session.replies.len();
     }
+}
+
+/// A piece of all that the sessions are: first one of them, then its replies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SessionRecord {
+    /// A session; its replies follow.
+    Session {
+        /// Its id.
+        id: SessionId,
+        /// The index of the last log entry that named it.
+        last_used: u64,
+        /// Every call below it was answered, and the client knows.
+        unanswered_from: u64,
+    },
+    /// A reply of the session before, by the number of its call.
+    Reply(u64, CommandReply),
+}
+
+/// Goes through all sessions: in the order of their ids, the replies of each in the order of their
+/// calls.
+#[derive(Debug)]
+pub(crate) struct SessionRecords {
+    sessions: Sessions,
+    /// The session that was given last, and the call of it.
+    at: Option<(SessionId, Option<u64>)>,
+}
+
+impl SessionRecords {
+    /// Starts at the first session.
+    pub(crate) fn new(sessions: Sessions) -> Self {
+        Self { sessions, at: None }
+    }
+}
+
+impl Iterator for SessionRecords {
+    type Item = SessionRecord;
+
+    fn next(&mut self) -> Option<SessionRecord> {
+        let table = &self.sessions.table;
+        if let Some((id, call)) = self.at {
+            let behind = call.map_or(Bound::Unbounded, Bound::Excluded);
+            let replies = &table.get(&id)?.replies;
+            if let Some((sequence, reply)) = replies.range((behind, Bound::Unbounded)).next() {
+                self.at = Some((id, Some(*sequence)));
+                return Some(SessionRecord::Reply(*sequence, reply.clone()));
+            }
+        }
+        let behind = self
+            .at
+            .map_or(Bound::Unbounded, |(id, _)| Bound::Excluded(id));
+        let (id, session) = table.range((behind, Bound::Unbounded)).next()?;
+        self.at = Some((*id, None));
+        Some(SessionRecord::Session {
+            id: *id,
+            last_used: session.last_used,
+            unanswered_from: session.unanswered_from,
+        })
+    }
+}
+
+/// Records that no sessions give out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SessionRecordError {
+    /// More than is kept.
+    #[error("{what} of {found} are above the limit of {limit}")]
+    AboveLimit {
+        /// What.
+        what: &'static str,
+        /// How many.
+        found: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// The numbers contradict each other.
+    #[error("session {id} contradicts {what}")]
+    Contradiction {
+        /// Which session.
+        id: u64,
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// A reply before any session.
+    #[error("a reply belongs to no session")]
+    NoSession,
+}
+
+impl Sessions {
+    /// Takes back the next record of a [`SessionRecords`]. What was there before must have come
+    /// from it too.
+    pub(crate) fn push(&mut self, record: SessionRecord) -> Result<(), SessionRecordError> {
+        let newest = self.table.get_max().map(|(id, _)| *id);
+        match record {
+            SessionRecord::Session {
+                id,
+                last_used,
+                unanswered_from,
+            } => {
+                let contradiction =
+                    |what| Err(SessionRecordError::Contradiction { id: id.0, what });
+                if newest.is_some_and(|newest| newest >= id) || id.0 == 0 {
+                    return contradiction("the order of sessions");
+                }
+                if last_used < id.0 || self.by_use.contains_key(&last_used) {
+                    return contradiction("the order of their uses");
+                }
+                if unanswered_from == 0 {
+                    return contradiction("the first number of a call");
+                }
+                let session = Session {
+                    last_used,
+                    unanswered_from,
+                    replies: OrdMap::new(),
+                };
+                self.table.insert(id, session);
+                self.by_use.insert(last_used, id);
+                within("sessions", self.table.len(), self.limits.sessions_max)
+            }
+            SessionRecord::Reply(sequence, reply) => {
+                let id = newest.ok_or(SessionRecordError::NoSession)?;
+                let session = self.table.get_mut(&id);
+                let session = session.ok_or(SessionRecordError::NoSession)?;
+                let contradiction =
+                    |what| Err(SessionRecordError::Contradiction { id: id.0, what });
+                let before = session.replies.get_max().map(|(sequence, _)| *sequence);
+                if before.is_some_and(|before| before >= sequence) {
+                    return contradiction("the order of calls");
+                }
+                let ahead = sequence.checked_sub(session.unanswered_from);
+                if ahead.is_none_or(|ahead| ahead > self.limits.window_max) {
+                    return contradiction("the window of its calls");
+                }
+                session.replies.insert(sequence, reply);
+                self.replies += 1;
+                within("kept replies", self.replies, self.limits.replies_max)
+            }
+        }
+    }
+
+    /// How much is kept.
+    pub(crate) fn limits(&self) -> SessionLimits {
+        self.limits
+    }
+
+    /// The newest log entry that used one; 0 where there is none.
+    pub(crate) fn last_used(&self) -> u64 {
+        self.by_use.get_max().map_or(0, |(index, _)| *index)
+    }
+}
+
+fn within(what: &'static str, found: usize, limit: usize) -> Result<(), SessionRecordError> {
+    if found <= limit {
+        return Ok(());
+    }
+    let (found, limit) = (found as u64, limit as u64);
+    Err(SessionRecordError::AboveLimit { what, found, limit })
 }
 
 impl Session {

@@ -6,7 +6,7 @@ use quic_link::{BindError, CredentialsError, Identity};
 use raft_core::{StopReason, StorageError, node};
 
 use crate::files::FileError;
-use crate::identity::IdentityError;
+use crate::identity_error::IdentityError;
 
 /// Why a node did not start. Nothing of it is left running.
 #[derive(Debug, thiserror::Error)]

@@ -7,14 +7,19 @@ mod tests;
 use async_trait::async_trait;
 use bytes::Bytes;
 use kv_api::{Command, CommandError, CommandReply, Query, QueryError, QueryReply};
-use raft_core::{Command as CommittedCommand, Index, LogId, StateMachine, StateMachineError};
+use raft_core::{
+    Command as CommittedCommand, Index, LogId, SnapshotReader, StateImage, StateMachine,
+    StateMachineError,
+};
 
 use crate::digest::Digest;
+use crate::image::{ImageParts, ImageRestorer};
 use crate::sessions::{Admission, SessionLimits, Sessions};
 use crate::store::{KvStore, Retention, ScanRange};
 
-/// The key-value store as a state machine, in memory: it starts empty and is given the log from its
-/// beginning. Cloning it is cheap and gives an image that later commands do not move.
+/// The key-value store as a state machine, in memory: it starts empty, and is given a snapshot and
+/// the log behind it, or the log from its beginning. Cloning it is cheap and gives an image that
+/// later commands do not move.
 #[derive(Clone, Debug, Default)]
 pub struct KvStateMachine {
     store: KvStore,
@@ -106,6 +111,13 @@ impl KvStateMachine {
         digest.finish()
     }
 
+    /// The parts of an image of the state as it is, from the first to the last. Costs nothing until
+    /// they are asked for; later commands do not move it.
+    #[must_use]
+    pub fn image(&self) -> KvImage {
+        KvImage(ImageParts::new(self.store.clone(), self.sessions.clone()))
+    }
+
     fn execute(&mut self, index: Index, command: Command) -> CommandReply {
         match command {
             Command::OpenSession => CommandReply::SessionOpened(self.sessions.open(index.0)),
@@ -155,7 +167,51 @@ impl StateMachine for KvStateMachine {
         Ok(kv_api::encode(&reply).into())
     }
 
+    async fn snapshot(&mut self) -> Result<Box<dyn StateImage>, StateMachineError> {
+        Ok(Box::new(self.image()))
+    }
+
+    async fn restore(
+        &mut self,
+        mut snapshot: Box<dyn SnapshotReader>,
+    ) -> Result<(), StateMachineError> {
+        let descriptor = snapshot.descriptor().clone();
+        let failed = |what: String| StateMachineError(format!("{descriptor}: {what}"));
+        let limits = (self.store.retention(), self.sessions.limits());
+        let mut writer = ImageRestorer::new(limits.0, limits.1);
+        let mut parts = 0_u64;
+        loop {
+            let part = snapshot.next_part().await;
+            let Some(part) = part.map_err(|error| failed(error.to_string()))? else {
+                break;
+            };
+            let pushed = writer.push(&part);
+            pushed.map_err(|error| failed(format!("part {parts}: {error}")))?;
+            parts += 1;
+        }
+        let last = descriptor.meta.last;
+        let restored = writer.finish(last.index.0);
+        let (store, sessions) = restored.map_err(|error| failed(error.to_string()))?;
+        *self = Self {
+            store,
+            sessions,
+            applied: last,
+        };
+        Ok(())
+    }
+
     fn applied(&self) -> LogId {
         self.applied
+    }
+}
+
+/// An image of the state; see [`KvStateMachine::image`].
+#[derive(Debug)]
+pub struct KvImage(ImageParts);
+
+#[async_trait]
+impl StateImage for KvImage {
+    async fn next_part(&mut self) -> Result<Option<Bytes>, StateMachineError> {
+        Ok(self.0.next_part())
     }
 }

@@ -5,6 +5,7 @@
 //! costs nothing and shares all that it has in common with the original.
 
 mod history;
+pub(crate) mod retained;
 mod scan;
 mod version;
 

@@ -14,11 +14,11 @@ use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use kv_api::limits::{CONNECTION_REQUESTS_MAX, FRAME_BYTES_MAX};
 use kv_api::{DecodeError, Outcome, Request, Response};
-use quic_link::{Frame, FrameReader, FrameWriter, LinkError};
+use quic_link::{Frame, FrameReader, FrameWriter, LinkError, Role};
 use raft_core::RoleChange;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::handler::{self, Checked, Service, Work};
+use crate::handler::{self, Checked, Done, Service, Work};
 
 /// The kind of a frame that carries a request.
 pub const REQUEST_FRAME: u8 = 1;
@@ -126,11 +126,13 @@ impl StreamError {
 pub(crate) async fn serve(
     service: Arc<Service>,
     budget: Arc<ConnectionBudget>,
+    role: Role,
     (writer, reader): (FrameWriter, FrameReader),
 ) -> Result<(), StreamError> {
     let responses = Responses { writer };
     let requests = Requests {
         reader,
+        role,
         waited: None,
         held: None,
         ended: false,
@@ -140,7 +142,7 @@ pub(crate) async fn serve(
 }
 
 /// The turns of a stream; see the head of this file.
-async fn run<F: Future<Output = Response>>(
+async fn run<F: Future<Output = Answered>>(
     service: &Service,
     budget: &ConnectionBudget,
     mut responses: Responses,
@@ -164,7 +166,10 @@ async fn run<F: Future<Output = Response>>(
         while responses.has_room() {
             // Polling also starts what was pushed above.
             match outstanding.next().now_or_never() {
-                Some(Some(response)) => responses.queue(&response)?,
+                Some(Some(answered)) => {
+                    responses.queue(&answered.response)?;
+                    outstanding.extend(answered.more.map(|(rest, place)| start(rest, place)));
+                }
                 Some(None) | None => break,
             }
         }
@@ -175,7 +180,10 @@ async fn run<F: Future<Output = Response>>(
         }
         let held_bytes = requests.held.as_ref().map(|accepted| accepted.bytes);
         tokio::select! {
-            Some(response) = outstanding.next() => responses.queue(&response)?,
+            Some(answered) = outstanding.next() => {
+                responses.queue(&answered.response)?;
+                outstanding.extend(answered.more.map(|(rest, place)| start(rest, place)));
+            }
             () = changed(&mut leadership) => responses.queue_notice(service, &mut leadership)?,
             place = budget.take(held_bytes.unwrap_or(0)), if held_bytes.is_some() => {
                 if let Some(accepted) = requests.held.take() {
@@ -195,13 +203,21 @@ async fn changed(leadership: &mut watch::Receiver<RoleChange>) {
     }
 }
 
-/// One outstanding request. It keeps its place until its response is handed to the writer.
-async fn execute(service: Arc<Service>, accepted: Accepted, place: Place) -> Response {
-    let outcome = service.execute(accepted.work).await;
-    drop(place);
-    Response {
-        id: accepted.id,
-        outcome,
+/// What came of a request.
+struct Answered {
+    response: Response,
+    /// The rest of the request, where the response is a part of the answer only. It is started when
+    /// that part is queued, so that a client which takes its parts slowly holds up their making.
+    more: Option<(Accepted, Place)>,
+}
+
+/// One outstanding request. It keeps its place until its last response is handed to the writer.
+async fn execute(service: Arc<Service>, accepted: Accepted, place: Place) -> Answered {
+    let Accepted { id, work, bytes } = accepted;
+    let Done { outcome, more } = service.execute(work).await;
+    Answered {
+        response: Response { id, outcome },
+        more: more.map(|work| (Accepted { id, work, bytes }, place)),
     }
 }
 
@@ -260,6 +276,8 @@ enum Arrived {
 /// The requests of a stream.
 struct Requests {
     reader: FrameReader,
+    /// What the client's certificate speaks for.
+    role: Role,
     /// A frame that was waited for, and is not looked at yet.
     waited: Option<Frame>,
     /// A request that waits for a place in the budget. Nothing is read past it.
@@ -289,7 +307,7 @@ impl Requests {
         if id == 0 {
             return Err(StreamError::ZeroId);
         }
-        Ok(Some(match handler::check(body) {
+        Ok(Some(match handler::check(body, self.role) {
             Ok(Checked { work, bytes }) => Arrived::Accepted(Accepted { id, work, bytes }),
             Err(rejection) => Arrived::Rejected(Response {
                 id,

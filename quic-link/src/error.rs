@@ -190,6 +190,12 @@ pub enum LinkError {
     /// The peer gave up this stream.
     #[error("the peer ended the stream with code {0}")]
     StreamEnded(u64),
+    /// The peer moved nothing for too long.
+    #[error("nothing moved for {} ms", after.as_millis())]
+    Stalled {
+        /// How long was waited.
+        after: Duration,
+    },
     /// The stream was finished, or the link closed, on this side.
     #[error("the stream is closed")]
     StreamClosed,

@@ -4,9 +4,11 @@
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quinn::{RecvStream, SendStream, VarInt};
+use tokio::time::timeout;
 
 use crate::error::LinkError;
 use crate::frame::{FRAME_HEADER_BYTES, Frame, FrameDecoder, encode_header};
@@ -108,6 +110,32 @@ impl FrameWriter {
         Ok(())
     }
 
+    /// Hands over a slice of what is queued, `bytes_max` at most, and says how large it was: 0 when
+    /// nothing is queued. For a writer that keeps to a rate, or that wants to see progress within a
+    /// large frame. Waits and may be cancelled as [`FrameWriter::flush`].
+    ///
+    /// # Errors
+    /// As [`FrameWriter::flush`].
+    pub async fn flush_slice(&mut self, bytes_max: usize) -> Result<usize, LinkError> {
+        self.close_gathered();
+        let Some(front) = self.queue.get_mut(self.flushed) else {
+            return Ok(0);
+        };
+        if front.len() > bytes_max {
+            let rest = front.split_off(bytes_max.max(1));
+            self.queue.insert(self.flushed + 1, rest);
+        }
+        let slice = &mut self.queue[self.flushed..=self.flushed];
+        let written = self.stream.write_chunks(slice).await?;
+        self.flushed += written.chunks;
+        self.queued_bytes = self.queued_bytes.saturating_sub(written.bytes);
+        if self.flushed == self.queue.len() {
+            self.queue.clear();
+            self.flushed = 0;
+        }
+        Ok(written.bytes)
+    }
+
     /// Bytes that wait for [`FrameWriter::flush`].
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
@@ -179,25 +207,57 @@ impl FrameReader {
     /// or the link is gone.
     pub async fn read(&mut self, payload_bytes_max: usize) -> Result<Option<Frame>, LinkError> {
         loop {
-            if let Some(frame) = self.decoder.next_frame(payload_bytes_max)? {
+            if let Some(frame) = self.decoded(payload_bytes_max)? {
                 return Ok(Some(frame));
             }
             if self.ended {
-                return if self.decoder.is_inside_frame() {
-                    Err(LinkError::Truncated)
-                } else {
-                    Ok(None)
-                };
+                return Ok(None);
             }
-            let mut chunks: [Bytes; CHUNKS_PER_READ] = Default::default();
-            match self.stream.read_chunks(&mut chunks).await? {
-                Some(count) => chunks
-                    .into_iter()
-                    .take(count)
-                    .for_each(|chunk| self.decoder.push(chunk)),
-                None => self.ended = true,
-            }
+            self.take_chunks().await?;
         }
+    }
+
+    /// As [`FrameReader::read`], from a writer that must not stand still: each piece of the frame
+    /// has to come within `idle` of the one before it.
+    ///
+    /// # Errors
+    /// As [`FrameReader::read`], and [`LinkError::Stalled`].
+    pub async fn read_moving(
+        &mut self,
+        payload_bytes_max: usize,
+        idle: Duration,
+    ) -> Result<Option<Frame>, LinkError> {
+        loop {
+            if let Some(frame) = self.decoded(payload_bytes_max)? {
+                return Ok(Some(frame));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            timeout(idle, self.take_chunks())
+                .await
+                .unwrap_or(Err(LinkError::Stalled { after: idle }))?;
+        }
+    }
+
+    /// A frame that is here already.
+    fn decoded(&mut self, payload_bytes_max: usize) -> Result<Option<Frame>, LinkError> {
+        match self.decoder.next_frame(payload_bytes_max)? {
+            None if self.ended && self.decoder.is_inside_frame() => Err(LinkError::Truncated),
+            frame => Ok(frame),
+        }
+    }
+
+    async fn take_chunks(&mut self) -> Result<(), LinkError> {
+        let mut chunks: [Bytes; CHUNKS_PER_READ] = Default::default();
+        match self.stream.read_chunks(&mut chunks).await? {
+            Some(count) => chunks
+                .into_iter()
+                .take(count)
+                .for_each(|chunk| self.decoder.push(chunk)),
+            None => self.ended = true,
+        }
+        Ok(())
     }
 
     /// A frame that has arrived already; `None` when [`FrameReader::read`] would wait, and at the

@@ -120,6 +120,14 @@ pub enum ChangeError {
     /// The node lost its leadership after the change had begun. It may or may not take effect.
     #[error("leadership lost; the change may or may not take effect")]
     Unknown,
+    /// Too many wait. Nothing was changed by this one; try again a little later.
+    #[error("busy: {limit_name} of {limit} is used up")]
+    Busy {
+        /// The limit that was met.
+        limit_name: &'static str,
+        /// Its value.
+        limit: usize,
+    },
     /// The node stopped.
     #[error("the node stopped: {0}")]
     Stopped(StopReason),
@@ -157,6 +165,14 @@ pub enum TransferError {
     /// Another node than the target took over.
     #[error("leadership was lost, but not to node {0}")]
     LostToAnother(NodeId),
+    /// Too many wait. Nothing was changed by this one; try again a little later.
+    #[error("busy: {limit_name} of {limit} is used up")]
+    Busy {
+        /// The limit that was met.
+        limit_name: &'static str,
+        /// Its value.
+        limit: usize,
+    },
     /// The node stopped.
     #[error("the node stopped: {0}")]
     Stopped(StopReason),

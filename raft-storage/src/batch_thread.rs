@@ -1,5 +1,5 @@
-//! The thread that a durable store writes on: one batch at a time, so that no sync ever holds up an
-//! async worker. After a failure it refuses everything.
+//! The thread that a durable store writes on: one change at a time, so that no sync ever holds up
+//! an async worker. After a failure it refuses everything.
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use raft_core::{AppendBatch, StorageError};
+use raft_core::{AppendBatch, LogId, StorageError};
 use tokio::sync::oneshot;
 
 /// Why a store takes nothing any more. Set once, never taken back.
@@ -28,22 +28,32 @@ impl Poison {
     }
 }
 
-/// How a batch ended.
+/// How a change ended.
 pub(crate) type Outcome = Result<(), StorageError>;
 
-/// One batch, and where to say that it is durable.
+/// What is to be made durable.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Append(AppendBatch),
+    /// Entries up to this one go; the log holds it.
+    Compact(LogId),
+    /// All entries go.
+    Reset(LogId),
+}
+
+/// One change, and where to say that it is durable.
 #[derive(Debug)]
 struct Job {
-    batch: AppendBatch,
+    change: Change,
     done: oneshot::Sender<Outcome>,
 }
 
 /// What the thread is for.
 pub(crate) trait BatchWriter: Send + 'static {
-    /// Makes a batch durable.
-    fn append(&mut self, batch: &AppendBatch) -> Outcome;
+    /// Makes a change durable.
+    fn write(&mut self, change: &Change) -> Outcome;
 
-    /// Called once after each batch when no other one came for a while, and before the thread ends.
+    /// Called once after each change when no other came for a while, and before the thread ends.
     fn idle(&mut self) -> Outcome {
         Ok(())
     }
@@ -54,13 +64,13 @@ pub(crate) trait BatchWriter: Send + 'static {
     }
 }
 
-/// The thread, as its store sees it. Dropping it waits for the batch that is being written.
+/// The thread, as its store sees it. Dropping it waits for the change that is being written.
 #[derive(Debug)]
 pub(crate) struct BatchThread {
     poison: Arc<Poison>,
-    /// Room for one batch: the store hands out one at a time. `None` only while being dropped.
+    /// Room for one change: the store hands out one at a time. `None` only while being dropped.
     jobs: Option<SyncSender<Job>>,
-    /// The answer to a batch that is not known to be done. Kept across a cancelled append, so that
+    /// The answer to a change that is not known to be done. Kept across a cancelled call, so that
     /// the next one learns how it ended.
     pending: Option<oneshot::Receiver<Outcome>>,
     thread: Option<JoinHandle<()>>,
@@ -86,7 +96,7 @@ impl BatchThread {
         })
     }
 
-    /// Waits until no batch is being written.
+    /// Waits until nothing is being written.
     ///
     /// # Errors
     /// When the store has failed.
@@ -103,17 +113,17 @@ impl BatchThread {
         self.poison.check()
     }
 
-    /// Makes a batch durable.
+    /// Makes a change durable.
     ///
     /// # Errors
     /// What the writer answered, or that the store has failed before.
-    pub(crate) async fn append(&mut self, batch: AppendBatch) -> Outcome {
+    pub(crate) async fn write(&mut self, change: Change) -> Outcome {
         self.settle().await?;
         let (done, pending) = oneshot::channel();
         self.pending = Some(pending);
         if let Some(jobs) = &self.jobs {
-            // There is room, because the last batch is done. A thread that ended drops `done`.
-            drop(jobs.try_send(Job { batch, done }));
+            // There is room, because the last change is done. A thread that ended drops `done`.
+            drop(jobs.try_send(Job { change, done }));
         }
         self.settle().await
     }
@@ -133,9 +143,9 @@ fn serve(queue: &Receiver<Job>, poison: &Poison, mut writer: impl BatchWriter) {
         };
         match next {
             Ok(job) => {
-                let outcome = poison.check().and_then(|()| writer.append(&job.batch));
+                let outcome = poison.check().and_then(|()| writer.write(&job.change));
                 note(&outcome);
-                // Whoever asked may have gone; the batch counts all the same.
+                // Whoever asked may have gone; the change counts all the same.
                 drop(job.done.send(outcome));
                 idle_is_due = true;
             }
@@ -169,13 +179,15 @@ mod tests {
 
     struct Closure<F>(F);
 
-    impl<F: FnMut(&AppendBatch) -> Outcome + Send + 'static> BatchWriter for Closure<F> {
-        fn append(&mut self, batch: &AppendBatch) -> Outcome {
-            self.0(batch)
+    impl<F: FnMut(&Change) -> Outcome + Send + 'static> BatchWriter for Closure<F> {
+        fn write(&mut self, change: &Change) -> Outcome {
+            self.0(change)
         }
     }
 
-    fn start(write: impl FnMut(&AppendBatch) -> Outcome + Send + 'static) -> BatchThread {
+    const CHANGE: Change = Change::Reset(LogId::ZERO);
+
+    fn start(write: impl FnMut(&Change) -> Outcome + Send + 'static) -> BatchThread {
         BatchThread::start("test", Arc::default(), Closure(write)).unwrap()
     }
 
@@ -189,9 +201,9 @@ mod tests {
                 _ => Ok(()),
             }
         });
-        assert!(thread.append(AppendBatch::default()).await.is_ok());
+        assert!(thread.write(CHANGE).await.is_ok());
         for _ in 0..3 {
-            let refused = thread.append(AppendBatch::default()).await.unwrap_err();
+            let refused = thread.write(CHANGE).await.unwrap_err();
             assert!(refused.to_string().contains("made to fail"), "{refused}");
         }
     }
@@ -200,26 +212,23 @@ mod tests {
     async fn a_panic_of_the_thread_is_a_failure() {
         let mut thread = start(|_| panic!("made to panic"));
         for _ in 0..2 {
-            let refused = thread.append(AppendBatch::default()).await.unwrap_err();
+            let refused = thread.write(CHANGE).await.unwrap_err();
             assert!(refused.to_string().contains("ended"), "{refused}");
         }
     }
 
     #[tokio::test]
-    async fn a_cancelled_append_is_finished_before_the_next_one() {
+    async fn a_cancelled_change_is_finished_before_the_next_one() {
         let (go, wait) = mpsc::channel::<()>();
         let (said, written) = mpsc::channel();
-        let mut thread = start(move |batch| {
+        let mut thread = start(move |change| {
             wait.recv().unwrap();
-            said.send(batch.truncate_from).unwrap();
+            said.send(format!("{change:?}")).unwrap();
             Ok(())
         });
-        let batch = |from: u64| AppendBatch {
-            truncate_from: Some(from.into()),
-            ..AppendBatch::default()
-        };
+        let change = |index: u64| Change::Compact(LogId::new(1.into(), index.into()));
         {
-            let cancelled = thread.append(batch(1));
+            let cancelled = thread.write(change(1));
             let mut cancelled = std::pin::pin!(cancelled);
             let poll = std::future::poll_fn(|context| {
                 std::task::Poll::Ready(cancelled.as_mut().poll(context).is_pending())
@@ -228,8 +237,8 @@ mod tests {
         }
         go.send(()).unwrap();
         go.send(()).unwrap();
-        thread.append(batch(2)).await.unwrap();
-        let order: Vec<_> = written.try_iter().flatten().map(|from| from.0).collect();
-        assert_eq!(order, [1, 2]);
+        thread.write(change(2)).await.unwrap();
+        let order: Vec<_> = written.try_iter().collect();
+        assert_eq!(order, [1, 2].map(|index| format!("{:?}", change(index))));
     }
 }

@@ -125,12 +125,45 @@ impl DiskFile {
             .map_err(|error| io_error("write", &self.path, &error))
     }
 
+    /// Cuts the file, or makes it longer with zeros.
+    pub(crate) fn set_length(&self, bytes: u64) -> Result<(), StorageError> {
+        self.disk
+            .note(|| Note::SetLength(&self.path, bytes))
+            .and_then(|()| self.file.set_len(bytes))
+            .map_err(|error| io_error("cut", &self.path, &error))
+    }
+
     /// Makes what was written durable, and the length where it changed.
     pub(crate) fn sync(&self) -> Result<(), StorageError> {
         self.disk
             .note(|| Note::Sync(&self.path))
             .and_then(|()| self.file.sync_data())
             .map_err(|error| io_error("sync", &self.path, &error))
+    }
+}
+
+/// Makes the page cache and the disk agree on a file before it is read: what was written but not
+/// synced when the process died becomes durable, and what the disk refused to keep, though the
+/// cache still has it, is not taken for durable.
+///
+/// # Errors
+/// When the file cannot be opened or synced.
+pub(crate) fn settle(path: &Path) -> Result<(), StorageError> {
+    let file = File::open(path).map_err(|error| io_error("open", path, &error))?;
+    file.sync_data()
+        .map_err(|error| io_error("sync", path, &error))?;
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed) {
+        tracing::debug!(path = %path.display(), %error, "the page cache was not dropped");
+    }
+    Ok(())
+}
+
+/// The directory that a file is in.
+pub(crate) fn parent_dir(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     }
 }
 
@@ -142,10 +175,7 @@ pub(crate) fn create_dir_synced(path: &Path) -> Result<(), StorageError> {
     if path.is_dir() {
         return Ok(());
     }
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let parent = parent_dir(path);
     create_dir_synced(parent)?;
     match fs::create_dir(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {

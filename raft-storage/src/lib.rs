@@ -8,16 +8,21 @@
 //! implementations as well. The bytes on the disk are described in `docs/disk-format.md`.
 
 mod batch_thread;
+mod blocking;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod errors;
 mod files;
 mod hard_state;
+mod memberships;
 mod memory;
+mod memory_snapshots;
 mod outline;
 mod owner;
 #[cfg(feature = "rocksdb")]
 mod rocks;
+pub mod snapshot_file;
+mod snapshots;
 mod wal;
 
 pub use memory::MemoryLogStore;

@@ -6,20 +6,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use raft_core::{
-    AppendBatch, Entry, HardState, Index, LoadedLog, LogReader, LogStore, LogUsage, StorageError,
+    AppendBatch, Entry, HardState, Index, LoadedLog, LogId, LogReader, LogStore, LogUsage,
+    SnapshotStore, StorageError,
 };
 
+use crate::memory_snapshots::MemorySnapshots;
 use crate::outline::{Outline, fits_read};
 
-/// A log in memory. Clones share the log, so that a test can "restart" a node with a clone.
+/// A log in memory. Clones share the log and its snapshots, so that a test can "restart" a node
+/// with a clone.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryLogStore {
     log: Arc<Mutex<MemoryLog>>,
+    snapshots: Arc<MemorySnapshots>,
 }
 
 #[derive(Debug, Default)]
 struct MemoryLog {
     hard_state: HardState,
+    /// The first one is right behind the outline's start.
     entries: Vec<Entry>,
     outline: Outline,
     bytes: u64,
@@ -41,17 +46,38 @@ impl MemoryLogStore {
 impl MemoryLog {
     fn append(&mut self, batch: AppendBatch) {
         self.outline.assert_fits(&batch);
-        self.outline.apply(&batch);
         if let Some(hard_state) = batch.hard_state {
             self.hard_state = hard_state;
         }
         if let Some(from) = batch.truncate_from {
-            let kept = position(from.min(Index(self.entries.len() as u64 + 1)));
+            let kept = self.position(from.min(self.outline.last().index.next()));
             self.bytes -= encoded_bytes(&self.entries[kept..]);
             self.entries.truncate(kept);
         }
+        self.outline.apply(&batch);
         self.bytes += encoded_bytes(&batch.entries);
         self.entries.extend(batch.entries);
+    }
+
+    fn compact(&mut self, to: LogId) {
+        if self.outline.assert_compactable(to) {
+            let dropped = self.position(to.index.next());
+            self.bytes -= encoded_bytes(&self.entries[..dropped]);
+            self.entries.drain(..dropped);
+            self.outline.compact(to);
+        }
+    }
+
+    fn reset(&mut self, to: LogId) {
+        self.entries.clear();
+        self.bytes = 0;
+        self.outline = Outline::starting_behind(to);
+    }
+
+    /// Where the entry at `index`, which is behind the start, stands in the vector.
+    fn position(&self, index: Index) -> usize {
+        let position = index.0 - self.outline.first_index().0;
+        usize::try_from(position).expect("a vector holds fewer entries than usize counts")
     }
 
     fn read(&self, range: Range<Index>, bytes_max: usize) -> Result<Vec<Entry>, StorageError> {
@@ -69,7 +95,7 @@ impl MemoryLog {
         }
         let end = range.end.min(last.next());
         let mut taken = 0;
-        let entries = self.entries[position(range.start)..position(end)]
+        let entries = self.entries[self.position(range.start)..self.position(end)]
             .iter()
             .take_while(|entry| {
                 let fits = fits_read(taken, entry.encoded_len(), bytes_max);
@@ -78,11 +104,6 @@ impl MemoryLog {
             });
         Ok(entries.cloned().collect())
     }
-}
-
-/// Where the entry at `index`, which is at least 1, stands in the vector.
-fn position(index: Index) -> usize {
-    usize::try_from(index.previous().0).expect("a vector holds fewer entries than usize counts")
 }
 
 fn encoded_bytes(entries: &[Entry]) -> u64 {
@@ -94,17 +115,27 @@ fn encoded_bytes(entries: &[Entry]) -> u64 {
 impl LogStore for MemoryLogStore {
     async fn load(&mut self) -> Result<LoadedLog, StorageError> {
         let log = self.log();
-        Ok(LoadedLog {
-            hard_state: log.hard_state,
-            term_runs: log.outline.runs().to_vec(),
-            last: log.outline.last(),
-            ..LoadedLog::default()
-        })
+        let start = log.outline.start();
+        Ok(LoadedLog::of_entries(log.hard_state, start, &log.entries))
     }
 
     async fn append(&mut self, batch: AppendBatch) -> Result<(), StorageError> {
         self.log().append(batch);
         Ok(())
+    }
+
+    async fn compact(&mut self, to: LogId) -> Result<(), StorageError> {
+        self.log().compact(to);
+        Ok(())
+    }
+
+    async fn reset(&mut self, to: LogId) -> Result<(), StorageError> {
+        self.log().reset(to);
+        Ok(())
+    }
+
+    fn snapshots(&self) -> Arc<dyn SnapshotStore> {
+        Arc::clone(&self.snapshots) as Arc<dyn SnapshotStore>
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {

@@ -3,29 +3,58 @@
 
 use raft_core::{AppendBatch, Entry, Index, LogId, Term};
 
-/// Last entry and term runs of one log. The first entry has index 1.
+/// Start, last entry and term runs of one log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outline {
+    /// The entry before the first one: the last that was compacted.
+    start: LogId,
+    /// `start` where there is no entry.
     last: LogId,
+    /// The first one begins with the first entry, whatever the term of `start`.
     runs: Vec<(Term, Index)>,
 }
 
 impl Outline {
+    /// The outline of a log without entries that begins behind `start`.
+    pub(crate) fn starting_behind(start: LogId) -> Self {
+        Self {
+            start,
+            last: start,
+            runs: Vec::new(),
+        }
+    }
+
     /// The outline of a log whose term runs were stored, or why no log has these runs.
     #[cfg(feature = "rocksdb")]
-    pub(crate) fn from_runs(runs: Vec<(Term, Index)>, last: LogId) -> Result<Self, String> {
+    pub(crate) fn from_runs(
+        runs: Vec<(Term, Index)>,
+        start: LogId,
+        last: LogId,
+    ) -> Result<Self, String> {
         let ascending = runs
             .windows(2)
             .all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
-        let begins = runs.first().map_or(Index(0), |run| run.1);
-        let ends = runs.last().map_or(Term(0), |run| run.0);
-        let reaches = runs.last().is_none_or(|run| run.1 <= last.index);
-        let begins_rightly = begins == Index(u64::from(last.index.0 > 0));
-        if ascending && begins_rightly && reaches && ends == last.term {
-            Ok(Self { last, runs })
+        let fits = match (runs.first(), runs.last()) {
+            (Some(first), Some(newest)) => {
+                first.1 == start.index.next()
+                    && first.0 >= start.term
+                    && newest.1 <= last.index
+                    && newest.0 == last.term
+            }
+            _ => start == last,
+        };
+        if ascending && fits {
+            Ok(Self { start, last, runs })
         } else {
-            Err(format!("the term runs {runs:?} do not end in entry {last}"))
+            Err(format!(
+                "the term runs {runs:?} do not lead from {start} to entry {last}"
+            ))
         }
+    }
+
+    /// The entry before the first one.
+    pub(crate) fn start(&self) -> LogId {
+        self.start
     }
 
     pub(crate) fn last(&self) -> LogId {
@@ -36,15 +65,15 @@ impl Outline {
         &self.runs
     }
 
-    /// The first index held; 1 also where the log is empty, because that is where it will begin.
+    /// The first index held; where the log is empty, the one that it will begin with.
     pub(crate) fn first_index(&self) -> Index {
-        Index(1)
+        self.start.index.next()
     }
 
-    /// The term of the entry at `index`; term 0 at index 0; `None` where there is no entry.
+    /// The term of the entry at `index`, or of the start; `None` where there is no entry.
     pub(crate) fn term_at(&self, index: Index) -> Option<Term> {
-        if index == Index(0) {
-            return Some(Term(0));
+        if index == self.start.index {
+            return Some(self.start.term);
         }
         if index > self.last.index {
             return None;
@@ -53,9 +82,14 @@ impl Outline {
         Some(self.runs[runs_begun.checked_sub(1)?].0)
     }
 
+    /// Whether this entry is held, or is the start.
+    pub(crate) fn holds(&self, id: LogId) -> bool {
+        self.term_at(id.index) == Some(id.term)
+    }
+
     /// The last entry that a truncation from `from` leaves.
     pub(crate) fn last_before(&self, from: Index) -> LogId {
-        let index = from.previous().min(self.last.index);
+        let index = from.previous().clamp(self.start.index, self.last.index);
         let term = self.term_at(index).unwrap_or_default();
         LogId::new(term, index)
     }
@@ -67,14 +101,48 @@ impl Outline {
         self.runs.truncate(kept);
     }
 
+    /// Drops all entries up to `to`, which is held.
+    pub(crate) fn compact(&mut self, to: LogId) {
+        let begun = self.runs.partition_point(|run| run.1 <= to.index);
+        // The run that `to` is in may go on behind it.
+        let first = to.index.next();
+        let ends = self.runs.get(begun).map_or(self.last.index.next(), |r| r.1);
+        let whole = if ends > first {
+            begun.saturating_sub(1)
+        } else {
+            begun
+        };
+        self.runs.drain(..whole);
+        if let Some(run) = self.runs.first_mut() {
+            run.1 = run.1.max(first);
+        }
+        self.start = to;
+        if self.last.index <= to.index {
+            self.last = to;
+        }
+    }
+
     /// Adds one entry, or says why it does not follow the last one.
     pub(crate) fn push(&mut self, id: LogId) -> Result<(), String> {
         follows(self.last, id)?;
-        if id.term > self.last.term {
+        if self.runs.last().map(|run| run.0) != Some(id.term) {
             self.runs.push((id.term, id.index));
         }
         self.last = id;
         Ok(())
+    }
+
+    /// Checks that a log may be compacted to `to`. Whether that changes anything.
+    ///
+    /// # Panics
+    /// When the log neither holds `to` nor begins behind it: the caller has a bug.
+    pub(crate) fn assert_compactable(&self, to: LogId) -> bool {
+        let (start, last) = (self.start, self.last);
+        assert!(
+            self.holds(to),
+            "compaction to {to} of a log that goes from {start} to {last}"
+        );
+        to != start
     }
 
     /// Checks that a batch fits behind this log.
@@ -84,7 +152,11 @@ impl Outline {
     pub(crate) fn assert_fits(&self, batch: &AppendBatch) {
         let mut last = self.last;
         if let Some(from) = batch.truncate_from {
-            assert!(from > Index(0), "truncation begins at an entry, not at 0");
+            let start = self.start;
+            assert!(
+                from > start.index,
+                "truncation from {from} of a log that begins behind {start}"
+            );
             last = self.last_before(from);
         }
         for id in batch.entries.iter().map(Entry::id) {
@@ -162,6 +234,61 @@ mod tests {
             let id = LogId::new(Term(term), Index(index));
             assert!(outline.push(id).is_err(), "{id}");
         }
+    }
+
+    #[test]
+    fn compaction_keeps_what_is_behind_it_and_the_run_that_goes_on() {
+        let whole = [(1, 1), (1, 2), (3, 3), (3, 4), (7, 5)];
+        let runs: [&[(u64, u64)]; 6] = [
+            &[(1, 1), (3, 3), (7, 5)],
+            &[(1, 2), (3, 3), (7, 5)],
+            &[(3, 3), (7, 5)],
+            &[(3, 4), (7, 5)],
+            &[(7, 5)],
+            &[],
+        ];
+        for (to, expected) in (0..).zip(runs) {
+            let mut outline = outline(&whole);
+            let term = outline.term_at(Index(to)).unwrap();
+            let to = LogId::new(term, Index(to));
+            assert!(outline.holds(to));
+            outline.compact(to);
+            let expected: Vec<_> = expected.iter().map(|r| (Term(r.0), Index(r.1))).collect();
+            assert_eq!(outline.runs(), expected, "{to}");
+            assert_eq!(
+                (outline.start(), outline.first_index()),
+                (to, to.index.next())
+            );
+            assert_eq!(outline.last(), LogId::new(Term(7), Index(5)));
+            assert_eq!(outline.term_at(to.index), Some(term));
+            assert_eq!(
+                outline.term_at(to.index.previous()).is_some(),
+                to.index.0 == 0
+            );
+            outline.truncate(to.index.next());
+            assert_eq!(outline, Outline::starting_behind(to));
+            // The next run begins with the next entry, also in the term of the start.
+            let next = LogId::new(term.max(Term(1)), to.index.next());
+            outline.push(next).unwrap();
+            assert_eq!(outline.runs(), [(next.term, next.index)]);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "compaction to 2@1")]
+    fn compaction_to_an_entry_that_is_not_held_is_a_bug_of_the_caller() {
+        outline(&[(2, 1), (2, 2)]).assert_compactable(LogId::new(Term(1), Index(2)));
+    }
+
+    #[test]
+    #[should_panic(expected = "truncation from 2")]
+    fn truncation_of_compacted_entries_is_a_bug_of_the_caller() {
+        let mut outline = outline(&[(2, 1), (2, 2)]);
+        outline.compact(LogId::new(Term(2), Index(2)));
+        outline.assert_fits(&AppendBatch {
+            truncate_from: Some(Index(2)),
+            ..AppendBatch::default()
+        });
     }
 
     #[test]

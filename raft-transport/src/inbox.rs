@@ -1,11 +1,19 @@
-//! What has arrived at a node and was not taken yet: one bounded queue per lane.
+//! What has arrived at a node and was not taken yet: one bounded queue per lane, and one for
+//! snapshots that are offered.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use raft_core::Envelope;
+use raft_core::{Envelope, Incoming, IncomingSnapshot};
 use tokio::sync::{Mutex, Notify, mpsc};
 
-/// Room in the two queues, in envelopes.
+/// Snapshots that are offered and were not taken; above it they are refused. A node takes one at a
+/// time.
+pub(crate) const OFFERS_MAX: usize = 4;
+
+/// What the sender of a snapshot hears when there are more.
+pub(crate) const TOO_MANY_OFFERS: &str = "too many snapshots are offered at a time";
+
+/// Room in the queues of messages, in envelopes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InboxSize {
     pub(crate) control: usize,
@@ -17,6 +25,7 @@ pub(crate) struct InboxSize {
 pub(crate) struct InboxSender {
     control: mpsc::Sender<Envelope>,
     bulk: mpsc::Sender<Envelope>,
+    offers: mpsc::Sender<IncomingSnapshot>,
 }
 
 impl InboxSender {
@@ -27,9 +36,13 @@ impl InboxSender {
             &self.control
         }
     }
+
+    pub(crate) fn offers(&self) -> &mpsc::Sender<IncomingSnapshot> {
+        &self.offers
+    }
 }
 
-/// The side that takes out: control first.
+/// The side that takes out: control first, entries last.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     lanes: Mutex<Lanes>,
@@ -41,38 +54,55 @@ pub(crate) struct Inbox {
 struct Lanes {
     control: mpsc::Receiver<Envelope>,
     bulk: mpsc::Receiver<Envelope>,
+    offers: mpsc::Receiver<IncomingSnapshot>,
 }
 
 impl Inbox {
     pub(crate) fn new(size: InboxSize) -> (InboxSender, Self) {
         let (control_sender, control) = mpsc::channel(size.control);
         let (bulk_sender, bulk) = mpsc::channel(size.bulk);
+        let (offers_sender, offers) = mpsc::channel(OFFERS_MAX);
         let sender = InboxSender {
             control: control_sender,
             bulk: bulk_sender,
+            offers: offers_sender,
+        };
+        let lanes = Lanes {
+            control,
+            bulk,
+            offers,
         };
         let inbox = Self {
-            lanes: Mutex::new(Lanes { control, bulk }),
+            lanes: Mutex::new(lanes),
             closed: AtomicBool::new(false),
             closing: Notify::new(),
         };
         (sender, inbox)
     }
 
-    /// The next envelope; `None` once closed. May be cancelled.
-    pub(crate) async fn recv(&self) -> Option<Envelope> {
+    /// What comes next; `None` once closed. May be cancelled.
+    pub(crate) async fn recv(&self) -> Option<Incoming> {
         let mut lanes = tokio::select! {
             biased;
             () = self.closed() => return None,
             lanes = self.lanes.lock() => lanes,
         };
-        let Lanes { control, bulk } = &mut *lanes;
-        tokio::select! {
+        let Lanes {
+            control,
+            bulk,
+            offers,
+        } = &mut *lanes;
+        let next = tokio::select! {
             biased;
             () = self.closed() => None,
-            envelope = control.recv() => envelope,
-            envelope = bulk.recv() => envelope,
+            envelope = control.recv() => envelope.map(Incoming::Message),
+            offer = offers.recv() => offer.map(Incoming::Snapshot),
+            envelope = bulk.recv() => envelope.map(Incoming::Message),
+        };
+        if next.is_none() {
+            drop_offers(offers);
         }
+        next
     }
 
     /// Waits until the inbox is closed.
@@ -87,9 +117,19 @@ impl Inbox {
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         self.closing.notify_waiters();
+        // Who holds the lock is waiting in `recv`, and will find it closed.
+        if let Ok(mut lanes) = self.lanes.try_lock() {
+            drop_offers(&mut lanes.offers);
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
     }
+}
+
+/// Refuses what was not taken; an offer keeps its sender waiting.
+fn drop_offers(offers: &mut mpsc::Receiver<IncomingSnapshot>) {
+    offers.close();
+    while offers.try_recv().is_ok() {}
 }

@@ -17,6 +17,8 @@ mod inbox;
 mod memory;
 mod quic;
 mod random;
+mod rate;
+mod transfer;
 
 pub use memory::{Faults, MemoryNetwork, MemoryTransport};
 pub use quic::{LocalPeer, PeerAddress, QuicOptions, QuicTransport, TransportCounters};

@@ -6,8 +6,9 @@ use std::fmt::Debug;
 
 use bytes::Bytes;
 use kv_api::{
-    Command, CommandReply, Expect, KeyValue, Outcome, Query, QueryReply, Request, RequestBody,
-    Response, SessionId, SessionStamp, WriteOp, Written, decode, encode,
+    Command, CommandReply, Expect, KeyValue, MemberChange, MemberKind, MemberReport, MembersReport,
+    Outcome, Query, QueryReply, Request, RequestBody, Response, SessionId, SessionStamp,
+    SnapshotHead, WriteOp, Written, decode, encode,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -150,5 +151,95 @@ fn what_is_said_to_and_by_a_server() {
         },
         "01 0100000000000000 00000000 0200000000000000 0300000000000000
          0100000000000000 72",
+    );
+}
+
+/// What administrators ask for. The numbers of the variants come after those of all that was there
+/// before.
+#[test]
+fn what_administrators_ask_for() {
+    let asked = |body, expected: &str| {
+        let expected = format!("01 0100000000000000 {expected}");
+        check(&Request { id: 1, body }, &expected);
+    };
+    let (id, incarnation, address) = (4, 0x1122, "h:1".to_owned());
+    asked(RequestBody::Members, "04000000");
+    asked(
+        RequestBody::ChangeMembers(MemberChange::Add {
+            id,
+            incarnation,
+            address: address.clone(),
+        }),
+        "05000000 00000000 0400000000000000 2211000000000000 0300000000000000 683a31",
+    );
+    asked(
+        RequestBody::ChangeMembers(MemberChange::Promote { id }),
+        "05000000 01000000 0400000000000000",
+    );
+    asked(
+        RequestBody::ChangeMembers(MemberChange::Remove { id }),
+        "05000000 02000000 0400000000000000",
+    );
+    asked(
+        RequestBody::ChangeMembers(MemberChange::Replace {
+            id,
+            incarnation,
+            address,
+        }),
+        "05000000 03000000 0400000000000000 2211000000000000 0300000000000000 683a31",
+    );
+    asked(
+        RequestBody::TransferLeader { to: 2 },
+        "06000000 0200000000000000",
+    );
+    asked(RequestBody::SaveSnapshot, "07000000");
+}
+
+/// What they are answered.
+#[test]
+fn what_administrators_are_answered() {
+    let answered = |outcome, expected: &str| {
+        let expected = format!("01 0100000000000000 {expected}");
+        check(&Response { id: 1, outcome }, &expected);
+    };
+    let member = |id, role, is_leaving| MemberReport {
+        id,
+        incarnation: 0x1122,
+        address: "h:1".to_owned(),
+        role,
+        is_leaving,
+    };
+    let report = MembersReport {
+        members: vec![
+            member(1, MemberKind::Voter, true),
+            member(2, MemberKind::Learner, false),
+        ],
+        is_changing: true,
+    };
+    let said = "0200000000000000
+         0100000000000000 2211000000000000 0300000000000000 683a31 00000000 01
+         0200000000000000 2211000000000000 0300000000000000 683a31 01000000 00
+         01";
+    answered(
+        Outcome::Members(report.clone()),
+        &format!("09000000 {said}"),
+    );
+    answered(Outcome::Done, "0a000000");
+    answered(
+        Outcome::SnapshotPart("p".into()),
+        "0b000000 0100000000000000 70",
+    );
+    answered(
+        Outcome::SnapshotEnd { parts: 2, bytes: 3 },
+        "0c000000 0200000000000000 0300000000000000",
+    );
+    answered(
+        Outcome::SnapshotBegin(SnapshotHead {
+            cluster_id: "c".to_owned(),
+            term: 2,
+            index: 3,
+            members: report,
+        }),
+        &format!("0d000000 0100000000000000 63 0200000000000000 0300000000000000 {said}"),
     );
 }

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use kv_api::limits::{
-    self, COMMAND_BYTES_MAX, FRAME_BYTES_MAX, KEY_BYTES_MAX, SCAN_KEYS_MAX, SCAN_PAGE_BYTES_MAX,
-    VALUE_BYTES_MAX,
+    self, ADDRESS_BYTES_MAX, COMMAND_BYTES_MAX, FRAME_BYTES_MAX, KEY_BYTES_MAX, SCAN_KEYS_MAX,
+    SCAN_PAGE_BYTES_MAX, SNAPSHOT_PART_BYTES_MAX, VALUE_BYTES_MAX,
 };
 use kv_api::{
-    Command, Expect, KeyValue, LimitExceeded, Outcome, QueryReply, Request, RequestBody, Response,
-    ScanPage, SessionId, SessionStamp, WriteOp, decode, encode,
+    Command, Expect, KeyValue, LimitExceeded, MemberChange, MemberKind, MemberReport,
+    MembersReport, Outcome, QueryReply, Request, RequestBody, Response, ScanPage, SessionId,
+    SessionStamp, WriteOp, decode, encode,
 };
 
 fn zeros(bytes: usize) -> Bytes {
@@ -146,4 +147,78 @@ fn the_largest_pages_fit_a_frame() {
     page_fits(vec![item(8, each - 8); SCAN_KEYS_MAX as usize]);
     // The one that is always returned, at its largest.
     page_fits(vec![item(KEY_BYTES_MAX, VALUE_BYTES_MAX)]);
+}
+
+#[test]
+fn the_largest_part_of_a_snapshot_fits_into_a_frame() {
+    let response = Response {
+        id: u64::MAX,
+        outcome: Outcome::SnapshotPart(zeros(SNAPSHOT_PART_BYTES_MAX)),
+    };
+    let bytes = encode(&response);
+    assert!(bytes.len() <= FRAME_BYTES_MAX, "{} bytes", bytes.len());
+    assert_eq!(decode(&bytes), Ok(response));
+}
+
+#[test]
+fn addresses_of_members_are_bounded() {
+    let add = |bytes| MemberChange::Add {
+        id: 4,
+        incarnation: 1,
+        address: "a".repeat(bytes),
+    };
+    for bytes in [1, ADDRESS_BYTES_MAX] {
+        assert_eq!(add(bytes).check_limits(), Ok(()));
+    }
+    for bytes in [0, ADDRESS_BYTES_MAX + 1] {
+        let exceeded = add(bytes).check_limits().expect_err("outside");
+        assert_eq!((exceeded.what.as_str(), exceeded.max), ("address", 255));
+    }
+    assert_eq!(MemberChange::Remove { id: 4 }.check_limits(), Ok(()));
+}
+
+#[test]
+fn a_look_at_the_members_tells_whether_a_change_holds() {
+    let member = |id, incarnation, role, is_leaving| MemberReport {
+        id,
+        incarnation,
+        address: "a:1".to_owned(),
+        role,
+        is_leaving,
+    };
+    let report = MembersReport {
+        members: vec![
+            member(1, 10, MemberKind::Voter, false),
+            member(2, 20, MemberKind::Learner, false),
+            member(3, 30, MemberKind::Voter, true),
+        ],
+        is_changing: true,
+    };
+    let address = || "a:1".to_owned();
+    let add = |id, incarnation| MemberChange::Add {
+        id,
+        incarnation,
+        address: address(),
+    };
+    let replace = |id, incarnation| MemberChange::Replace {
+        id,
+        incarnation,
+        address: address(),
+    };
+    for (change, holds) in [
+        (add(2, 20), true),
+        (add(2, 21), false),
+        (add(4, 40), false),
+        (add(3, 30), false),
+        (replace(1, 10), true),
+        (replace(1, 11), false),
+        (MemberChange::Promote { id: 1 }, true),
+        (MemberChange::Promote { id: 2 }, false),
+        (MemberChange::Promote { id: 3 }, false),
+        (MemberChange::Remove { id: 3 }, true),
+        (MemberChange::Remove { id: 4 }, true),
+        (MemberChange::Remove { id: 1 }, false),
+    ] {
+        assert_eq!(change.holds_in(&report), holds, "{change:?}");
+    }
 }

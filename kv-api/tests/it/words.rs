@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use kv_api::{
-    Command, CommandError, CommandReply, Expect, KeyValue, LimitExceeded, NodeStatus, Notice,
-    Outcome, Query, QueryError, QueryReply, Request, RequestBody, Response, ScanPage, SessionId,
-    SessionStamp, WriteOp, Written,
+    Command, CommandError, CommandReply, Expect, KeyValue, LimitExceeded, MemberChange, MemberKind,
+    MemberReport, MembersReport, NodeStatus, Notice, Outcome, Query, QueryError, QueryReply,
+    Request, RequestBody, Response, ScanPage, SessionId, SessionStamp, SnapshotHead, WriteOp,
+    Written,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -167,8 +168,58 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         bytes().prop_map(RequestBody::Read),
         bytes().prop_map(RequestBody::ReadStale),
         Just(RequestBody::Status),
+        Just(RequestBody::Members),
+        member_change().prop_map(RequestBody::ChangeMembers),
+        any::<u64>().prop_map(|to| RequestBody::TransferLeader { to }),
+        Just(RequestBody::SaveSnapshot),
     ];
     (any::<u64>(), body).prop_map(|(id, body)| Request { id, body })
+}
+
+fn member_change() -> impl Strategy<Value = MemberChange> {
+    let place = || (any::<[u64; 2]>(), text());
+    prop_oneof![
+        place().prop_map(|([id, incarnation], address)| MemberChange::Add {
+            id,
+            incarnation,
+            address,
+        }),
+        any::<u64>().prop_map(|id| MemberChange::Promote { id }),
+        any::<u64>().prop_map(|id| MemberChange::Remove { id }),
+        place().prop_map(|([id, incarnation], address)| MemberChange::Replace {
+            id,
+            incarnation,
+            address,
+        }),
+    ]
+}
+
+fn members_report() -> impl Strategy<Value = MembersReport> {
+    let role = prop_oneof![Just(MemberKind::Voter), Just(MemberKind::Learner)];
+    let member = (any::<[u64; 2]>(), text(), role, any::<bool>()).prop_map(
+        |([id, incarnation], address, role, is_leaving)| MemberReport {
+            id,
+            incarnation,
+            address,
+            role,
+            is_leaving,
+        },
+    );
+    (vec(member, 0..5), any::<bool>()).prop_map(|(members, is_changing)| MembersReport {
+        members,
+        is_changing,
+    })
+}
+
+fn snapshot_head() -> impl Strategy<Value = SnapshotHead> {
+    (text(), any::<[u64; 2]>(), members_report()).prop_map(
+        |(cluster_id, [term, index], members)| SnapshotHead {
+            cluster_id,
+            term,
+            index,
+            members,
+        },
+    )
 }
 
 fn notice() -> impl Strategy<Value = Notice> {
@@ -215,6 +266,11 @@ pub(crate) fn response() -> impl Strategy<Value = Response> {
             limit_exceeded().prop_map(Outcome::Limit),
             text().prop_map(Outcome::Refused),
             notice().prop_map(Outcome::Notice),
+            members_report().prop_map(Outcome::Members),
+            Just(Outcome::Done),
+            bytes().prop_map(Outcome::SnapshotPart),
+            any::<[u64; 2]>().prop_map(|[parts, bytes]| Outcome::SnapshotEnd { parts, bytes }),
+            snapshot_head().prop_map(Outcome::SnapshotBegin),
         ];
     (any::<u64>(), outcome).prop_map(|(id, outcome)| Response { id, outcome })
 }

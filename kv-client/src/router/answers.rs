@@ -93,7 +93,14 @@ impl Router {
             call.unresolved = call.unresolved.saturating_sub(1);
         }
         match outcome {
-            Outcome::Applied { .. } | Outcome::Answer(_) | Outcome::Status(_) => {
+            Outcome::Applied { .. }
+            | Outcome::Answer(_)
+            | Outcome::Status(_)
+            | Outcome::Members(_)
+            | Outcome::Done
+            | Outcome::SnapshotBegin(_)
+            | Outcome::SnapshotPart(_)
+            | Outcome::SnapshotEnd { .. } => {
                 self.finish(id, Answer::Outcome(outcome), effects);
             }
             Outcome::Limit(_) | Outcome::Refused(_) => {
@@ -106,6 +113,11 @@ impl Router {
                 call.last_answer = Some(format!("node {node} does not lead"));
                 self.hear_notice(endpoint, notice, effects);
                 self.turned_away(endpoint, request, id, now, true);
+            }
+            Outcome::Unknown(why) if !call.may_repeat() => {
+                let node = self.endpoints.at(endpoint).id;
+                let why = format!("node {node} said: {why}");
+                self.finish(id, Answer::Lost(why), effects);
             }
             Outcome::Unavailable(why) | Outcome::Unknown(why) => {
                 let node = self.endpoints.at(endpoint).id;
@@ -195,7 +207,7 @@ impl Router {
                 self.session
                     .opening_refused(format!("unexpected answer {other:?}"));
             }
-            Answer::Late(_) | Answer::Closed => self.session.opening_failed(),
+            Answer::Late(_) | Answer::Lost(_) | Answer::Closed => self.session.opening_failed(),
         }
     }
 }

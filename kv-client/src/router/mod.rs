@@ -12,7 +12,8 @@
 //! ```
 //!
 //! A call is sent again only where that cannot apply it twice: reads, stamped writes, and commands
-//! that are harmless when repeated are all there is.
+//! that are harmless when repeated. The rest, changes of the cluster, stay where they were sent;
+//! when no answer can come from there, they end as lost.
 
 mod answers;
 mod overdue;
@@ -109,6 +110,11 @@ impl Router {
     /// The jitter, for waits that are decided elsewhere.
     pub(crate) fn jitter(&mut self) -> &mut Jitter {
         &mut self.jitter
+    }
+
+    /// Where the node is that leads, if it is connected.
+    pub(crate) fn leader_endpoint(&self) -> Option<usize> {
+        self.target(Route::Leader, None)
     }
 
     /// No call is on its way.
@@ -220,32 +226,40 @@ impl Router {
     }
 
     /// A connection was lost, or could not be made.
-    pub(crate) fn link_down(&mut self, endpoint: usize, why: String) {
+    pub(crate) fn link_down(&mut self, endpoint: usize, why: String) -> Effects {
+        let mut effects = Effects::default();
         let node = self.endpoints.at_mut(endpoint);
+        let lost = format!("the connection to node {} was lost: {why}", node.id);
         node.problem = Some(why);
         if node.link.take().is_none() {
-            return;
+            return effects;
         }
         let id = node.id;
         self.leadership.forget(id);
-        let mut stranded = Vec::new();
+        let (mut stranded, mut unanswered) = (Vec::new(), Vec::new());
         self.calls.retain(|id, call| {
             let is_here = match call.place {
                 Place::Queued(at) | Place::Sent { endpoint: at, .. } => at == endpoint,
                 Place::Parked | Place::Delayed(_) => false,
             };
             let is_probe = matches!(call.waiter, Waiter::Probe);
-            if is_here && !is_probe {
+            if is_here && call.is_pinned() {
+                unanswered.push(*id);
+            } else if is_here && !is_probe {
                 call.place = Place::Parked;
                 call.avoid = Some(endpoint);
                 stranded.push(*id);
             }
             !(is_probe && call.what.route == Route::Only(endpoint))
         });
+        for call in unanswered {
+            self.finish(call, Answer::Lost(lost.clone()), &mut effects);
+        }
         for call in stranded {
             self.place(call);
         }
         self.follow_leader();
+        effects
     }
 
     /// Takes the requests that are to be written next on a lane; empty when there are none.
@@ -321,6 +335,9 @@ impl Router {
         let Some(call) = self.calls.get(&id) else {
             return;
         };
+        if call.is_pinned() {
+            return;
+        }
         let target = self.target(call.what.route, call.avoid);
         let Some(call) = self.calls.get_mut(&id) else {
             return;
@@ -382,7 +399,11 @@ fn body_bytes(body: &RequestBody) -> usize {
         RequestBody::Write(bytes) | RequestBody::Read(bytes) | RequestBody::ReadStale(bytes) => {
             bytes.len()
         }
-        RequestBody::Status => 0,
+        RequestBody::Status
+        | RequestBody::Members
+        | RequestBody::ChangeMembers(_)
+        | RequestBody::TransferLeader { .. }
+        | RequestBody::SaveSnapshot => 0,
     }
 }
 

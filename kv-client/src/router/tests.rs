@@ -488,6 +488,50 @@ fn a_connection_holds_no_more_requests_than_its_limit() {
 }
 
 #[test]
+fn a_change_of_the_cluster_is_sent_once() {
+    let change = || RequestBody::TransferLeader { to: 3 };
+    let mut played = Played::with_leader();
+    let call = |played: &mut Played| {
+        let (sender, receiver) = oneshot::channel();
+        let what = NewCall {
+            route: Route::Leader,
+            lane: Lane::Quick,
+            body: change(),
+            deadline: played.now + Duration::from_secs(10),
+            stamp: None,
+        };
+        let waiter = Waiter::Caller(sender);
+        played.router.submit(what, waiter, played.now);
+        receiver
+    };
+    // What was only queued moves with the leader; what was sent stays.
+    let mut sent = call(&mut played);
+    assert_eq!(played.taken(0).len(), 1);
+    let mut queued = call(&mut played);
+    played.notice(1, 2, Some(2));
+    assert!(played.taken(0).is_empty());
+    let request = played.taken(1);
+    assert_eq!(request.len(), 1);
+    assert!(is_waiting(&mut sent));
+    let effects = played.router.link_down(0, "reset".to_owned());
+    for (caller, completion) in effects.completed {
+        let _ = caller.send(completion);
+    }
+    let completion = ended(&mut sent);
+    assert!(matches!(&completion.answer, Answer::Lost(why) if why.contains("reset")));
+    assert_eq!((completion.sends, completion.unresolved), (1, 1));
+    // A node that says that it was not taken lets it go elsewhere.
+    let refusal = Outcome::NotLeader(notice(3, Some(3)));
+    played.hear(1, request[0], refusal);
+    let request = played.taken(2);
+    assert_eq!(request.len(), 1);
+    played.hear(2, request[0], Outcome::Unknown("stepped down".to_owned()));
+    let completion = ended(&mut queued);
+    assert!(matches!(&completion.answer, Answer::Lost(why) if why.contains("stepped down")));
+    assert_eq!((completion.sends, completion.unresolved), (2, 1));
+}
+
+#[test]
 fn large_requests_have_a_lane_of_their_own() {
     assert_eq!(Lane::for_bytes(100), Lane::Quick);
     assert_eq!(Lane::for_bytes(1 << 20), Lane::Bulk);

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kv_api::limits::FRAME_BYTES_MAX;
 use kv_api::{
-    Command, CommandError, CommandReply, Expect, KeyValue, NodeStatus, Notice, Outcome, Query,
-    QueryReply, Request, RequestBody, Response, ScanPage, SessionId, SessionStamp, WriteOp,
-    Written,
+    Command, CommandError, CommandReply, Expect, KeyValue, MemberChange, MemberKind, MemberReport,
+    MembersReport, NodeStatus, Notice, Outcome, Query, QueryReply, Request, RequestBody, Response,
+    ScanPage, SessionId, SessionStamp, WriteOp, Written,
 };
 use kv_client::{ClientConfig, EndpointAddress, KvClient, Timeouts};
 use quic_link::test_support::Authority;
@@ -31,6 +31,10 @@ pub(crate) enum Reaction {
     Apply,
     /// Answers this.
     Answer(Outcome),
+    /// Answers all of this, one after the other.
+    Answers(Vec<Outcome>),
+    /// Does nothing, and loses the connection.
+    HangUp,
     /// Carries it out, but does not tell.
     ApplySilently,
     /// Carries it out, and loses the connection before telling.
@@ -51,6 +55,7 @@ pub(crate) struct Store {
     pub(crate) sessions: u64,
     /// Sessions up to this one have expired.
     pub(crate) expired_to: u64,
+    pub(crate) members: MembersReport,
     replies: BTreeMap<(SessionId, u64), CommandReply>,
     /// Stamps of all writes that came, repetitions included.
     pub(crate) stamps: Vec<SessionStamp>,
@@ -79,6 +84,26 @@ impl Store {
                 reply
             }
         }
+    }
+
+    fn change(&mut self, change: MemberChange) -> Outcome {
+        let members = &mut self.members.members;
+        match change {
+            MemberChange::Add {
+                id,
+                incarnation,
+                address,
+            } => members.push(MemberReport {
+                id,
+                incarnation,
+                address,
+                role: MemberKind::Learner,
+                is_leaving: false,
+            }),
+            MemberChange::Remove { id } => members.retain(|member| member.id != id),
+            other => return Outcome::Refused(format!("{other:?}")),
+        }
+        Outcome::Members(self.members.clone())
     }
 
     fn write(&mut self, op: WriteOp) -> CommandReply {
@@ -160,6 +185,8 @@ pub(crate) struct Seen {
     pub(crate) streams: usize,
     pub(crate) writes: usize,
     pub(crate) reads: usize,
+    pub(crate) members: usize,
+    pub(crate) changes: usize,
     /// The most requests that one read of a stream brought.
     pub(crate) batch_max: usize,
 }
@@ -402,7 +429,9 @@ impl NodeState {
             match request.body {
                 RequestBody::Write(_) => seen.writes += 1,
                 RequestBody::Read(_) | RequestBody::ReadStale(_) => seen.reads += 1,
-                RequestBody::Status => {}
+                RequestBody::Members => seen.members += 1,
+                RequestBody::ChangeMembers(_) => seen.changes += 1,
+                _ => {}
             }
         }
         let reaction = (self.script.lock().expect("whole"))(&request.body);
@@ -416,6 +445,12 @@ impl NodeState {
                 respond(writer, request.id, outcome);
             }
             Reaction::Answer(outcome) => respond(writer, request.id, outcome),
+            Reaction::Answers(outcomes) => {
+                for outcome in outcomes {
+                    respond(writer, request.id, outcome);
+                }
+            }
+            Reaction::HangUp => return true,
             Reaction::ApplySilently => drop(self.carry_out(request.body, true)),
             Reaction::ApplyAndHangUp => {
                 self.carry_out(request.body, true);
@@ -432,9 +467,16 @@ impl NodeState {
         let leads = notice.leader.as_ref().is_some_and(|(id, _)| *id == self.id);
         let mut store = self.store.lock().expect("whole");
         match body {
-            RequestBody::Write(_) | RequestBody::Read(_) if !leads && !forced => {
+            RequestBody::Write(_)
+            | RequestBody::Read(_)
+            | RequestBody::Members
+            | RequestBody::ChangeMembers(_)
+                if !leads && !forced =>
+            {
                 Outcome::NotLeader(notice)
             }
+            RequestBody::Members => Outcome::Members(store.members.clone()),
+            RequestBody::ChangeMembers(change) => store.change(change),
             RequestBody::Write(command) => {
                 let command = kv_api::decode(&command).expect("a command");
                 let reply = kv_api::encode(&store.apply(command)).into();
@@ -452,6 +494,7 @@ impl NodeState {
                 members: self.members.clone(),
                 ..NodeStatus::default()
             }),
+            other => Outcome::Refused(format!("a played node knows nothing of {other:?}")),
         }
     }
 }

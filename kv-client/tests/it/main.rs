@@ -1,5 +1,6 @@
 //! The client against nodes that are played, over real links.
 
+mod admin;
 mod fake;
 
 use std::time::{Duration, Instant};

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use raft_core::{LogStore, StorageError};
+use raft_core::{LogStore, SnapshotMeta, SnapshotStore, StorageError};
+use raft_storage::snapshot_file::SnapshotFileReader;
 use raft_storage::{MemoryLogStore, RecoveryReport, WalLogStore, WalOptions, WalOwner};
 
 use crate::config::StorageKind;
@@ -14,6 +15,51 @@ pub(super) struct OpenedLog {
     pub(super) store: Box<dyn LogStore>,
     /// How long opening took.
     pub(super) duration: Duration,
+}
+
+/// Gives a node that has never run a snapshot to begin with: its log store, empty, and beside it
+/// the snapshot. When the node starts, it finds that the log goes on behind the snapshot. Blocks
+/// its thread.
+pub(crate) fn begin_with(
+    storage: StorageKind,
+    path: &Path,
+    owner: Owner,
+    meta: SnapshotMeta,
+    content: SnapshotFileReader,
+) -> Result<(), StorageError> {
+    let work = async {
+        let log = open(storage, path, owner, true)?;
+        copy(log.store.snapshots().as_ref(), meta, content).await
+    };
+    // A runtime of its own, on a thread of its own: whoever calls this may be in one already.
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            let runtime = runtime.map_err(|error| StorageError::Io {
+                operation: "start a runtime for",
+                path: path.display().to_string(),
+                message: error.to_string(),
+            })?;
+            runtime.block_on(work)
+        });
+        match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+async fn copy(
+    snapshots: &dyn SnapshotStore,
+    meta: SnapshotMeta,
+    mut content: SnapshotFileReader,
+) -> Result<(), StorageError> {
+    let mut writer = snapshots.create(meta).await?;
+    while let Some(part) = content.next_part()? {
+        writer.write(part).await?;
+    }
+    writer.finish().await?;
+    Ok(())
 }
 
 /// Opens a log store; may take as long as it takes to read the whole log. Only at a node's first

@@ -10,6 +10,9 @@
 //! [`jump_depth`]. So what a key held at a revision is found in a logarithmic number of steps,
 //! however often it was written since.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
 use bytes::Bytes;
 use imbl::{OrdMap, Vector};
 use kv_api::limits::{HISTORY_BYTES_MAX, HISTORY_REVISIONS_MAX};
@@ -58,14 +61,15 @@ pub(super) struct History {
     oldest: u64,
 }
 
+/// A version that holds no more.
 #[derive(Clone, Debug)]
-struct Superseded {
-    key: Bytes,
-    version: Version,
+pub(super) struct Superseded {
+    pub(super) key: Bytes,
+    pub(super) version: Version,
     /// The first revision at which it does not hold any more.
-    end: u64,
+    pub(super) end: u64,
     /// Whether a deletion ended it.
-    deleted: bool,
+    pub(super) deleted: bool,
     /// Its distance from the end of its chain.
     depth: u64,
     /// The version of the same key at `jump_depth(depth)`.
@@ -88,6 +92,11 @@ impl History {
             bytes: 0,
             oldest: 0,
         }
+    }
+
+    /// How much it keeps.
+    pub(super) fn retention(&self) -> Retention {
+        self.retention
     }
 
     /// The oldest revision that can be read at.
@@ -193,7 +202,57 @@ impl History {
         }
     }
 
-    fn held(&self, place: Place) -> Option<&Superseded> {
+    /// A history of these versions, whose chains are made anew. They come in the order of their
+    /// ends, each as key, version, end and whether a deletion ended it. Answers also where the last
+    /// version of each key is.
+    pub(super) fn restored(
+        retention: Retention,
+        oldest: u64,
+        versions: impl Iterator<Item = (Bytes, Version, u64, bool)>,
+    ) -> (Self, BTreeMap<Bytes, Place>) {
+        let mut history = Self::new(retention);
+        history.oldest = oldest;
+        let mut last = BTreeMap::new();
+        for (key, mut version, end, deleted) in versions {
+            version.previous = last.get(&key).copied().unwrap_or(Place::NONE);
+            let place = history.push(key.clone(), version, end, deleted);
+            if deleted {
+                history.deleted.insert(key.clone(), place);
+            } else {
+                history.deleted.remove(&key);
+            }
+            last.insert(key, place);
+        }
+        (history, last)
+    }
+
+    /// A key that was restored with this history is there now.
+    pub(super) fn restored_live(&mut self, key: &Bytes) {
+        self.deleted.remove(key);
+    }
+
+    /// How many of the versions held can still be read, and the bytes of their keys and values.
+    /// Takes time proportional to what compaction has not got round to yet.
+    pub(super) fn readable(&self) -> (usize, usize) {
+        let left = self.versions.iter();
+        let left = left.take_while(|it| it.end <= self.oldest);
+        let (count, bytes) =
+            left.fold((0, 0), |(count, bytes), it| (count + 1, bytes + it.bytes()));
+        (self.versions.len() - count, self.bytes - bytes)
+    }
+
+    /// The versions of a key that can still be read, newest first, from this one on.
+    pub(super) fn readable_chain(&self, mut place: Place) -> Vec<Place> {
+        let mut chain = Vec::new();
+        while let Some(it) = self.held(place).filter(|it| it.end > self.oldest) {
+            chain.push(place);
+            place = it.version.previous;
+        }
+        chain
+    }
+
+    /// The version at a place, where it is still held.
+    pub(super) fn held(&self, place: Place) -> Option<&Superseded> {
         let index = place.0.checked_sub(self.first)?;
         self.versions.get(usize::try_from(index).ok()?)
     }
@@ -224,6 +283,12 @@ impl History {
     /// version.
     pub(super) fn deleted_from(&self, key: &Bytes) -> impl Iterator<Item = (&Bytes, &Place)> {
         self.deleted.range(key.clone()..)
+    }
+
+    /// The first key behind this one that is not there now but was, with its last version.
+    pub(super) fn deleted_behind(&self, key: &Bytes) -> Option<(&Bytes, &Place)> {
+        let behind = (Bound::Excluded(key.clone()), Bound::Unbounded);
+        self.deleted.range(behind).next()
     }
 
     /// Adds what can still be read, in order.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use kv_service::config::{NodeConfig, StorageKind, TransportKind};
-use raft_core::{NodeId, Timing};
+use raft_core::{Incarnation, NodeId, ReadPolicy, SnapshotPolicy, Timing};
 
 const MANUAL: &str = include_str!("../../../docs/configuration.md");
 
@@ -53,6 +53,8 @@ fn what_the_manual_calls_defaults_are_the_defaults() {
                 "storage",
                 "state",
                 "transport",
+                "reads",
+                "join",
             ];
             !defaulted
                 .iter()
@@ -85,7 +87,13 @@ fn unknown_keys_are_refused_in_every_table() {
 /// The parser lists all keys that it knows when it meets one that it does not.
 #[test]
 fn every_key_that_is_known_is_in_the_manual() {
-    for table in ["", "[timing]\n", "[limits]\n", "[[members]]\n"] {
+    for table in [
+        "",
+        "[timing]\n",
+        "[limits]\n",
+        "[snapshots]\n",
+        "[[members]]\n",
+    ] {
         let error = parse(&format!("{table}nothing = 1\n")).unwrap_err();
         let (_, known) = error.split_once("expected one of ").unwrap();
         let (known, _) = known.split_once(", in ").unwrap();
@@ -163,6 +171,14 @@ const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
         "transport = \"tcp\"",
         "`tcp`",
         "`quic`",
+    ),
+    ("reads = \"round\"", "reads = \"fast\"", "`fast`", "`lease`"),
+    ("join = false", "join = true", "join is true", "[[members]]"),
+    (
+        "join = false",
+        "incarnation = 7",
+        "incarnation is 7",
+        "join must be true",
     ),
     ("preset = \"lan\"", "preset = \"moon\"", "`moon`", "`wan`"),
     (
@@ -250,6 +266,79 @@ fn a_preset_is_the_start_and_single_keys_replace_its_values() {
         ..Timing::WAN
     };
     assert_eq!(changed, expected);
+}
+
+#[test]
+fn leases_and_quiescence_are_off_until_they_are_asked_for() {
+    let config = parse(manual_example()).unwrap();
+    assert_eq!(config.reads, ReadPolicy::Round);
+    assert_eq!(config.quiesce_after_ticks, None);
+    let text = manual_example()
+        .replace("reads = \"round\"", "reads = \"lease\"")
+        .replace("quiesce_after_ticks = 0", "quiesce_after_ticks = 500")
+        .replace("clock_drift_percent = 10", "clock_drift_percent = 20");
+    let raft = parse(&text).unwrap().raft(1);
+    let lease = ReadPolicy::Lease {
+        clock_drift_percent: 20,
+    };
+    assert_eq!(raft.reads, lease);
+    assert_eq!(raft.quiesce_after_ticks, Some(500));
+    let text = text.replace("clock_drift_percent = 20", "clock_drift_percent = 51");
+    let error = parse(&text).unwrap_err();
+    assert!(
+        error.contains("timing.clock_drift_percent is 51") && error.contains("1 to 50"),
+        "{error}"
+    );
+}
+
+#[test]
+fn snapshots_are_taken_as_the_file_says() {
+    let config = parse(manual_example()).unwrap();
+    assert_eq!(config.snapshots, SnapshotPolicy::default());
+    let text = manual_example()
+        .replace("log_bytes = 268435456", "log_bytes = 0")
+        .replace("entries = 4000000", "entries = 500")
+        .replace("interval_seconds = 0", "interval_seconds = 60")
+        .replace("kept_bytes_max = 67108864", "kept_bytes_max = 4096")
+        .replace(
+            "send_bytes_per_second = 134217728",
+            "send_bytes_per_second = 1000",
+        );
+    let config = parse(&text).unwrap();
+    let expected = SnapshotPolicy {
+        log_bytes: 0,
+        entries: 500,
+        // At 10 ms each.
+        ticks: 6_000,
+        tail_bytes_max: 4096,
+    };
+    assert_eq!(config.raft(1).snapshots, expected);
+    assert_eq!(config.snapshot_bytes_per_second, 1000);
+}
+
+/// The same file for a node that joins.
+fn joining(incarnation: &str) -> Result<NodeConfig, String> {
+    let (head, _) = manual_example().split_once("[[members]]").unwrap();
+    parse(&head.replace("join = false", &format!("join = true\n{incarnation}")))
+}
+
+#[test]
+fn a_node_that_joins_knows_its_incarnation_and_nobody_else() {
+    let config = joining("incarnation = 77").unwrap();
+    assert!(config.members.is_empty());
+    assert_eq!(config.incarnation(), Incarnation(77));
+    let raft = config.raft(1);
+    assert!(raft.members.is_empty() && raft.incarnation == Incarnation(77));
+    for (given, found) in [("", "missing"), ("incarnation = 0", "is 0")] {
+        let error = joining(given).unwrap_err();
+        assert!(
+            error.contains("incarnation is") && error.contains(found),
+            "{error}"
+        );
+    }
+    let (head, _) = manual_example().split_once("[[members]]").unwrap();
+    let error = parse(head).unwrap_err();
+    assert!(error.contains("members is a list of 0"), "{error}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use kv_api::{
     Command, CommandReply, KeyValue, Notice, Outcome, Query, QueryReply, Request, RequestBody,
     Response, WriteOp,
 };
+use kv_client::{ClientConfig, KvClient};
 use kv_service::compose::{Overrides, Server, StartError};
 use kv_service::config::{NodeConfig, StorageKind, TransportKind};
 use kv_service::init::{self, ClusterLayout, ClusterPlan, NodePlan};
@@ -64,6 +65,12 @@ fn free_ports(count: usize) -> Vec<u16> {
         .collect()
 }
 
+/// An address of the loopback interface that nobody uses.
+pub(crate) fn free_address() -> String {
+    let port = free_ports(1)[0];
+    format!("127.0.0.1:{port}")
+}
+
 /// A plan with free ports.
 fn plan(dir: &Path, nodes: usize) -> ClusterPlan {
     let nodes = (1..).zip(free_ports(nodes)).map(|(id, port)| {
@@ -99,9 +106,13 @@ impl Cluster {
 
     /// The same with other settings.
     pub(crate) fn planned(nodes: usize, change: impl Fn(ClusterPlan) -> ClusterPlan) -> Self {
+        Self::made_by(nodes, |plan| init::make_cluster(&change(plan)).unwrap())
+    }
+
+    /// Made as the test says.
+    pub(crate) fn made_by(nodes: usize, make: impl FnOnce(ClusterPlan) -> ClusterLayout) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let plan = change(plan(&directory.path().join("c"), nodes));
-        let layout = init::make_cluster(&plan).unwrap();
+        let layout = make(plan(&directory.path().join("c"), nodes));
         let servers = layout.nodes.iter().map(|_| None).collect();
         Self {
             directory,
@@ -113,10 +124,31 @@ impl Cluster {
     /// A running cluster, joined by QUIC.
     pub(crate) async fn started(nodes: usize) -> Self {
         let mut cluster = Self::made(nodes);
-        for id in 1..=nodes as u64 {
-            cluster.start(id).await;
-        }
+        cluster.start_all().await;
         cluster
+    }
+
+    pub(crate) async fn start_all(&mut self) {
+        for id in 1..=self.servers.len() as u64 {
+            self.start(id).await;
+        }
+    }
+
+    pub(crate) async fn stop_all(&mut self) {
+        for id in 1..=self.servers.len() as u64 {
+            self.stop(id).await;
+        }
+    }
+
+    /// A client as whoever has this file.
+    pub(crate) async fn library(&self, config: &Path) -> KvClient {
+        KvClient::connect(ClientConfig::load(config).unwrap())
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn administrator(&self) -> KvClient {
+        self.library(&self.layout.admin_config).await
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -129,16 +161,15 @@ impl Cluster {
     }
 
     pub(crate) async fn start(&mut self, id: u64) {
-        let server =
-            eventually(
-                "the address of the node is free again",
-                async || match Server::start(self.config(id), Overrides::default()).await {
-                    Err(StartError::Bind(BindError::InUse(_))) => None,
-                    result => Some(result.unwrap()),
-                },
-            )
-            .await;
+        let server = started(&self.config(id)).await;
         self.servers[id as usize - 1] = Some(server);
+    }
+
+    /// Starts a node that was not there when the cluster was made; the next id is its own.
+    pub(crate) async fn start_joined(&mut self, config: NodeConfig) {
+        assert_eq!(config.id.0, self.servers.len() as u64 + 1);
+        self.servers.push(Some(started(&config).await));
+        self.layout.nodes.push(config);
     }
 
     pub(crate) async fn stop(&mut self, id: u64) {
@@ -159,8 +190,13 @@ impl Cluster {
     }
 
     pub(crate) async fn client(&self, id: u64) -> Client {
+        self.client_as("client", id).await
+    }
+
+    /// With the certificate of this name.
+    pub(crate) async fn client_as(&self, name: &str, id: u64) -> Client {
         let (endpoint, link) = eventually("a node takes the connection", async || {
-            self.dial(id).await.ok()
+            self.dial_as(name, id).await.ok()
         })
         .await;
         let (writer, reader) = soon("opening a stream", link.open_bi()).await.unwrap();
@@ -176,7 +212,11 @@ impl Cluster {
 
     /// A link that the node may close again at once.
     pub(crate) async fn dial(&self, id: u64) -> Result<(Endpoint, Link), ConnectError> {
-        let endpoint = client_endpoint(&self.layout.dir);
+        self.dial_as("client", id).await
+    }
+
+    async fn dial_as(&self, name: &str, id: u64) -> Result<(Endpoint, Link), ConnectError> {
+        let endpoint = endpoint_of(&self.layout.dir, name);
         let address = self.config(id).listen;
         let link = endpoint
             .connect(address, &self.identity(id), Protocol::Client)
@@ -197,6 +237,17 @@ impl Cluster {
     }
 }
 
+async fn started(config: &NodeConfig) -> Server {
+    let free = "the address of the node is free again";
+    eventually(free, async || {
+        match Server::start(config.clone(), Overrides::default()).await {
+            Err(StartError::Bind(BindError::InUse(_))) => None,
+            result => Some(result.unwrap()),
+        }
+    })
+    .await
+}
+
 pub(crate) fn credentials(dir: &Path, name: &str) -> Credentials {
     let read = |file: String| std::fs::read(dir.join(file)).unwrap();
     let (certificate, key) = (read(format!("{name}.pem")), read(format!("{name}.key")));
@@ -204,8 +255,12 @@ pub(crate) fn credentials(dir: &Path, name: &str) -> Credentials {
 }
 
 pub(crate) fn client_endpoint(dir: &Path) -> Endpoint {
+    endpoint_of(dir, "client")
+}
+
+fn endpoint_of(dir: &Path, name: &str) -> Endpoint {
     Endpoint::bind(EndpointOptions {
-        credentials: credentials(dir, "client"),
+        credentials: credentials(dir, name),
         listen: "127.0.0.1:0".parse().unwrap(),
         accept: false,
         reset_key: None,

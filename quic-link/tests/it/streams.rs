@@ -301,3 +301,65 @@ async fn a_closed_endpoint_ends_its_links_and_its_accept_loop() {
     within(dialled.closed()).await;
     client.close("test over").await;
 }
+
+#[tokio::test]
+async fn a_frame_leaves_in_slices_and_arrives_whole() {
+    let Pair {
+        accepted, dialled, ..
+    } = pair().await;
+    let payload = Bytes::from((0..50_000_u32).map(|i| i as u8).collect::<Vec<_>>());
+    let mut writer = dialled.open_uni().await.unwrap();
+    assert_eq!(writer.flush_slice(10).await.unwrap(), 0);
+    for kind in [1, 2] {
+        let small = Bytes::from_static(b"small");
+        writer.queue(kind, [small, payload.clone()]).unwrap();
+    }
+    let all = writer.queued_bytes();
+    let (mut slices, mut bytes) = (0, 0);
+    while writer.queued_bytes() > 0 {
+        let slice = within(writer.flush_slice(3_000)).await.unwrap();
+        assert!((1..=3_000).contains(&slice), "{slice}");
+        slices += 1;
+        bytes += slice;
+    }
+    assert_eq!(bytes, all);
+    assert!(slices >= all / 3_000, "{slices}");
+    // And beside whole flushes.
+    writer.queue(3, [payload.clone()]).unwrap();
+    within(writer.flush_slice(1)).await.unwrap();
+    within(writer.flush()).await.unwrap();
+    writer.finish();
+    let mut reader = within(accepted.accept_uni()).await.unwrap();
+    for kind in [1, 2, 3] {
+        let frame = within(reader.read(1 << 20)).await.unwrap().unwrap();
+        assert_eq!(frame.kind, kind);
+        assert!(frame.payload.ends_with(&payload));
+    }
+    assert_eq!(within(reader.read(0)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_writer_that_stands_still_is_noticed_and_a_slow_one_is_not_cut_off() {
+    let Pair {
+        accepted, dialled, ..
+    } = pair().await;
+    let idle = Duration::from_secs(1);
+    let mut writer = dialled.open_uni().await.unwrap();
+    writer.queue(1, [Bytes::from(vec![7; 1_000])]).unwrap();
+    within(writer.flush_slice(400)).await.unwrap();
+    let mut reader = within(accepted.accept_uni()).await.unwrap();
+    let stalled = within(reader.read_moving(1_000, idle)).await;
+    assert!(matches!(stalled, Err(LinkError::Stalled { after }) if after == idle));
+    // What has come is not lost; and the whole takes longer than each piece may.
+    let write = async {
+        while writer.queued_bytes() > 0 {
+            within(writer.flush_slice(200)).await.unwrap();
+            tokio::time::sleep(idle / 2).await;
+        }
+        writer.finish();
+    };
+    let read = within(reader.read_moving(1_000, idle));
+    let (frame, ()) = tokio::join!(read, write);
+    assert_eq!(frame.unwrap().unwrap().payload.len(), 1_000);
+    assert_eq!(within(reader.read_moving(1_000, idle)).await.unwrap(), None);
+}

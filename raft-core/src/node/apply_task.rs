@@ -1,31 +1,29 @@
-//! Owns the state machine. Applies committed entries in log order, answers the waiter of each entry
-//! itself, and answers queries as soon as enough is applied.
+//! Works off, in the order in which it became true, what concerns the state machine: applies
+//! committed entries and answers the waiter of each entry itself, answers queries as soon as enough
+//! is applied, takes images, and restores snapshots.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
-use crate::entry::{Entry, EntryKind};
-use crate::error::{ProposeError, StateMachineError, StopReason, StorageError};
+use crate::entry::Entry;
+use crate::error::{ProposeError, StopReason, StorageError};
 use crate::log_store::LogReader;
 use crate::node::event::Event;
 use crate::node::lifecycle::StopSignal;
-use crate::node::metrics::{Metrics, microseconds};
-use crate::node::request::{Committed, ReadWaiter};
+use crate::node::machine::Machine;
+use crate::node::metrics::Metrics;
+use crate::node::page::{PAGE_BYTES_MAX, Page, check_read};
+use crate::node::request::{HeldImage, ReadWaiter, StateImageAt};
+use crate::node::snapshots::{OwnImage, Shelf};
 use crate::node::waiters::PlacedWaiter;
 use crate::protocol::Apply;
-use crate::state_machine::{Command, StateMachine};
+use crate::snapshot::SnapshotMeta;
 use crate::types::Index;
 
 /// Items that may wait in the queue itself; more wait at the driver.
 pub(crate) const APPLY_QUEUE_ITEMS_MAX: usize = 1024;
-
-/// Encoded bytes of entries that are applied with one call, and that are read from the log at once.
-/// A single larger entry still goes alone. Small enough that queries do not wait long.
-const PAGE_BYTES_MAX: usize = 1 << 20;
 
 /// Stale queries that are answered between two pages.
 const STALE_QUERIES_PER_PAGE_MAX: usize = 64;
@@ -47,18 +45,25 @@ pub(crate) enum ApplyItem {
         /// Who waits.
         readers: Vec<ReadWaiter>,
     },
+    /// Replace the state by that of this snapshot, which is on the disk.
+    Restore(SnapshotMeta),
+    /// Take an image of the state, which is just that of `last`, and let it be written.
+    TakeSnapshot(SnapshotMeta),
 }
 
 /// The parts of the task, and where it stands.
 pub(crate) struct ApplyTask {
-    machine: Box<dyn StateMachine>,
+    machine: Machine,
     reader: Arc<dyn LogReader>,
+    shelf: Arc<Shelf>,
     links: ApplyLinks,
-    /// The last entry applied.
-    applied: Index,
+    /// The last entry applied, and the membership as of it.
+    applied: SnapshotMeta,
+    /// What was to be applied is gone, because a snapshot replaces the log. Nothing is applied
+    /// until that is restored.
+    is_void: bool,
     /// Entries behind `applied` that are not applied yet.
-    page: Vec<Entry>,
-    page_bytes: usize,
+    page: Page,
     waiters: VecDeque<PlacedWaiter>,
     reads: BTreeMap<Index, Vec<ReadWaiter>>,
 }
@@ -68,25 +73,30 @@ pub(crate) struct ApplyLinks {
     pub(crate) queue: mpsc::Receiver<ApplyItem>,
     /// Queries that do not wait for anything, straight from the handles.
     pub(crate) stale: mpsc::Receiver<ReadWaiter>,
+    /// To the writer of own images.
+    pub(crate) images: mpsc::Sender<OwnImage>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: StopSignal,
 }
 
 impl ApplyTask {
-    /// A task for a machine that starts with what it says it has applied.
+    /// A task for a machine whose state is that of `applied`.
     pub(crate) fn new(
-        machine: Box<dyn StateMachine>,
+        machine: Machine,
+        applied: SnapshotMeta,
         reader: Arc<dyn LogReader>,
+        shelf: Arc<Shelf>,
         links: ApplyLinks,
     ) -> Self {
         Self {
-            applied: machine.applied().index,
+            applied,
             machine,
             reader,
+            shelf,
             links,
-            page: Vec::new(),
-            page_bytes: 0,
+            is_void: false,
+            page: Page::default(),
             waiters: VecDeque::new(),
             reads: BTreeMap::new(),
         }
@@ -117,6 +127,8 @@ impl ApplyTask {
                 ApplyItem::Reads { index, readers } => {
                     self.reads.entry(index).or_default().extend(readers);
                 }
+                ApplyItem::Restore(meta) => self.restore(meta).await?,
+                ApplyItem::TakeSnapshot(meta) => self.take_snapshot(meta).await?,
             }
             if self.is_stopping() {
                 return Ok(());
@@ -133,17 +145,26 @@ impl ApplyTask {
         waiters: Vec<PlacedWaiter>,
     ) -> Result<(), StopReason> {
         let Apply { from, to, entries } = range;
+        self.waiters.extend(waiters);
+        if self.is_void {
+            return Ok(());
+        }
         assert_eq!(
             from,
             self.taken().next(),
             "the ranges to apply have no gap and no overlap"
         );
-        self.waiters.extend(waiters);
         let in_memory = entries.first().map_or(to.next(), Entry::index);
         while self.taken().next() < in_memory {
             let start = self.taken().next();
-            let read = self.reader.read(start..in_memory, PAGE_BYTES_MAX).await;
-            let cold = read.map_err(StopReason::Storage)?;
+            let cold = match self.reader.read(start..in_memory, PAGE_BYTES_MAX).await {
+                Ok(cold) => cold,
+                Err(StorageError::OutOfRange { .. }) if self.shelf.is_replaced(start) => {
+                    self.is_void = true;
+                    return Ok(());
+                }
+                Err(error) => return Err(StopReason::Storage(error)),
+            };
             for entry in check_read(start, in_memory, cold)? {
                 self.push(entry).await?;
             }
@@ -160,7 +181,7 @@ impl ApplyTask {
 
     /// The last entry that is applied or in the page.
     fn taken(&self) -> Index {
-        self.page.last().map_or(self.applied, Entry::index)
+        self.page.last().unwrap_or(self.applied.last).index
     }
 
     async fn push(&mut self, entry: Entry) -> Result<(), StopReason> {
@@ -169,9 +190,7 @@ impl ApplyTask {
             self.taken().next(),
             "entries are applied one after the other"
         );
-        self.page_bytes += entry.encoded_len();
-        self.page.push(entry);
-        if self.page_bytes >= PAGE_BYTES_MAX {
+        if self.page.push(entry) {
             self.apply_page().await?;
             self.answer_reads().await?;
             self.answer_stale().await?;
@@ -181,64 +200,73 @@ impl ApplyTask {
 
     async fn apply_page(&mut self) -> Result<(), StopReason> {
         let page = std::mem::take(&mut self.page);
-        self.page_bytes = 0;
-        let Some(last) = page.last().map(Entry::index) else {
+        let Some(last) = page.last() else {
             return Ok(());
         };
-        let commands: Vec<Command> = page.iter().filter_map(command).collect();
-        let replies = self.apply_commands(commands).await?;
-        self.applied = last;
-        self.answer_waiters(&page, replies);
-        // The driver is gone only when the node ends, which needs no news of this page.
-        let _ = self.links.events.send(Event::Applied(last)).await;
+        let replies = self.machine.apply(page.commands()).await?;
+        self.applied.last = last;
+        if let Some(membership) = page.membership()? {
+            self.applied.membership = membership;
+        }
+        page.answer(replies, &mut self.waiters);
+        self.report_applied().await;
         Ok(())
     }
 
-    async fn apply_commands(&mut self, commands: Vec<Command>) -> Result<Vec<Bytes>, StopReason> {
-        if commands.is_empty() {
-            return Ok(Vec::new());
-        }
-        let count = commands.len();
-        let started = Instant::now();
-        let applied = self.machine.apply(commands).await;
-        let replies = applied.map_err(StopReason::StateMachine)?;
-        let metrics = &self.links.metrics;
-        metrics
-            .apply_longest_us
-            .raise(microseconds(started.elapsed()));
-        metrics.apply_batches.increment();
-        metrics.commands_applied.add(count as u64);
-        if replies.len() != count {
-            let what = format!("{} replies to {count} commands", replies.len());
-            return Err(StopReason::StateMachine(StateMachineError(what)));
-        }
-        Ok(replies)
+    async fn report_applied(&mut self) {
+        let index = self.applied.last.index;
+        // The driver is gone only when the node ends, which needs no news of this.
+        let _ = self.links.events.send(Event::Applied(index)).await;
     }
 
-    fn answer_waiters(&mut self, page: &[Entry], replies: Vec<Bytes>) {
-        let mut replies = replies.into_iter();
-        for entry in page {
-            let reply = match entry.kind() {
-                EntryKind::Command => replies.next(),
-                EntryKind::Noop | EntryKind::Membership => None,
-            };
-            let waits = |(id, _): &mut PlacedWaiter| id.index <= entry.index();
-            while let Some((id, waiter)) = self.waiters.pop_front_if(waits) {
-                waiter.answer(match &reply {
-                    Some(reply) if id == entry.id() => Ok(Committed {
-                        id,
-                        reply: reply.clone(),
-                    }),
-                    // Another leader put another entry here.
-                    _ => Err(ProposeError::Unknown),
-                });
-            }
+    /// What was handed over before is applied first: it is committed, and its waiters get their
+    /// answers.
+    async fn restore(&mut self, meta: SnapshotMeta) -> Result<(), StopReason> {
+        self.apply_page().await?;
+        assert!(
+            meta.last.index >= self.applied.last.index,
+            "a snapshot never takes the state back"
+        );
+        let content = self.shelf.open(meta.last).await;
+        let content = content.map_err(StopReason::Storage)?;
+        tracing::info!(last = %meta.last, "the state is restored from a snapshot");
+        let stop = self.links.stop.clone();
+        self.machine.restore(content, stop).await?;
+        self.links.metrics.snapshots_installed.increment();
+        let waits = |(id, _): &mut PlacedWaiter| id.index <= meta.last.index;
+        while let Some((_, waiter)) = self.waiters.pop_front_if(waits) {
+            // Whether its entry is part of the snapshot, and what the reply was, nobody can say.
+            waiter.answer(Err(ProposeError::Unknown));
         }
+        self.applied = meta;
+        self.is_void = false;
+        self.report_applied().await;
+        self.answer_reads().await
+    }
+
+    async fn take_snapshot(&mut self, meta: SnapshotMeta) -> Result<(), StopReason> {
+        self.apply_page().await?;
+        self.answer_reads().await?;
+        if self.is_void {
+            let _ = self.links.events.send(Event::SnapshotTaken(None)).await;
+            return Ok(());
+        }
+        assert_eq!(
+            meta.last, self.applied.last,
+            "a snapshot stands for just what is applied"
+        );
+        let image = self.machine.image().await?;
+        let sent = self.links.images.try_send(OwnImage { meta, image });
+        assert!(
+            sent.is_ok() || self.links.images.is_closed(),
+            "one own snapshot at a time"
+        );
+        Ok(())
     }
 
     async fn answer_reads(&mut self) -> Result<(), StopReason> {
         while let Some(ready) = self.reads.first_entry()
-            && *ready.key() <= self.applied
+            && *ready.key() <= self.applied.last.index
         {
             for query in ready.remove() {
                 self.answer(query).await?;
@@ -257,14 +285,23 @@ impl ApplyTask {
         Ok(())
     }
 
-    async fn answer(&mut self, query: ReadWaiter) -> Result<(), StopReason> {
-        if query.is_abandoned() {
+    async fn answer(&mut self, reader: ReadWaiter) -> Result<(), StopReason> {
+        if reader.is_abandoned() {
             return Ok(());
         }
-        self.links.metrics.queries.increment();
-        let answer = self.machine.query(query.query.clone()).await;
-        let answer = answer.map_err(StopReason::StateMachine)?;
-        query.answer(Ok(answer));
+        match reader {
+            ReadWaiter::Query { query, waiter } => {
+                let answer = self.machine.query(query).await?;
+                waiter.answer(Ok(answer));
+            }
+            ReadWaiter::Image { waiter, room } => {
+                let image = self.machine.image().await?;
+                waiter.answer(Ok(StateImageAt {
+                    meta: self.applied.clone(),
+                    image: Box::new(HeldImage::new(image, room)),
+                }));
+            }
+        }
         Ok(())
     }
 
@@ -273,48 +310,19 @@ impl ApplyTask {
     }
 }
 
-fn command(entry: &Entry) -> Option<Command> {
-    match entry.kind() {
-        EntryKind::Command => Some(Command {
-            id: entry.id(),
-            payload: entry.payload().clone(),
-        }),
-        EntryKind::Noop | EntryKind::Membership => None,
-    }
-}
-
-/// A reader belongs to the user, so what it gives is checked and not trusted.
-fn check_read(start: Index, end: Index, entries: Vec<Entry>) -> Result<Vec<Entry>, StopReason> {
-    let mut expected = start;
-    for entry in &entries {
-        if entry.index() != expected || expected >= end {
-            return Err(bad_read(expected, &format!("gave {}", entry.id())));
-        }
-        expected = expected.next();
-    }
-    if expected == start {
-        return Err(bad_read(start, "gave nothing"));
-    }
-    Ok(entries)
-}
-
-fn bad_read(index: Index, what: &str) -> StopReason {
-    StopReason::Storage(StorageError::Damaged {
-        path: "log reader".to_owned(),
-        offset: index.0,
-        what: format!("read of entry {index} {what}"),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::EntryKind;
+    use crate::error::StateMachineError;
     use crate::log_store::LogUsage;
     use crate::node::budget::Budget;
     use crate::node::lifecycle;
-    use crate::node::request::ProposeWaiter;
+    use crate::node::request::{Committed, ProposeWaiter, Waiter};
+    use crate::state_machine::{Command, StateMachine};
     use crate::types::{LogId, Term};
     use async_trait::async_trait;
+    use bytes::Bytes;
     use std::ops::Range;
     use std::sync::Mutex;
     use tokio::sync::oneshot;
@@ -364,13 +372,13 @@ mod tests {
 
     /// Replies with the index of each command and keeps the sizes of its batches.
     #[derive(Clone, Default)]
-    struct Machine {
+    struct TestMachine {
         batches: Arc<Mutex<Vec<usize>>>,
         forgets_a_reply: bool,
     }
 
     #[async_trait]
-    impl StateMachine for Machine {
+    impl StateMachine for TestMachine {
         async fn apply(&mut self, batch: Vec<Command>) -> Result<Vec<Bytes>, StateMachineError> {
             self.batches.lock().unwrap().push(batch.len());
             let skipped = usize::from(self.forgets_a_reply);
@@ -393,10 +401,11 @@ mod tests {
         task: tokio::task::JoinHandle<Result<(), StopReason>>,
         reader: Arc<Log>,
         _stale: mpsc::Sender<ReadWaiter>,
+        _images: mpsc::Receiver<OwnImage>,
         _supervisor: lifecycle::Supervisor,
     }
 
-    fn bench(machine: Machine, log: Vec<Entry>, shift: usize) -> Bench {
+    fn bench(machine: TestMachine, log: Vec<Entry>, shift: usize) -> Bench {
         let (supervisor, _life) = lifecycle::new();
         let (items, queue) = mpsc::channel(100);
         let (_stale, stale) = mpsc::channel(10);
@@ -406,21 +415,26 @@ mod tests {
             shift,
             reads: Mutex::new(0),
         });
+        let (images, _images) = mpsc::channel(1);
         let links = ApplyLinks {
             queue,
             stale,
+            images,
             events: sender,
             metrics: Arc::default(),
             stop: supervisor.stop_signal(),
         };
         let shared = Arc::clone(&reader) as Arc<dyn LogReader>;
-        let task = ApplyTask::new(Box::new(machine), shared, links);
+        let machine = Machine::new(Box::new(machine), Arc::clone(&links.metrics));
+        let shelf = Arc::new(Shelf::new(Arc::new(crate::snapshot::NoSnapshots)));
+        let task = ApplyTask::new(machine, SnapshotMeta::default(), shared, shelf, links);
         Bench {
             items,
             events,
             task: tokio::spawn(task.run()),
             reader,
             _stale,
+            _images,
             _supervisor: supervisor,
         }
     }
@@ -451,7 +465,7 @@ mod tests {
 
     #[tokio::test]
     async fn small_ranges_that_queued_up_are_one_batch_without_the_no_ops() {
-        let machine = Machine::default();
+        let machine = TestMachine::default();
         let mut bench = bench(machine.clone(), Vec::new(), 0);
         let id = LogId::new(Term(1), Index(1));
         let noop = Entry::new(id, EntryKind::Noop, Bytes::new());
@@ -469,7 +483,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_in_memory_is_read_and_applied_in_pages() {
-        let machine = Machine::default();
+        let machine = TestMachine::default();
         let log: Vec<Entry> = (1..=40).map(|i| entry(1, i, 100_000)).collect();
         let mut bench = bench(machine.clone(), log, 0);
         let in_memory = vec![entry(1, 41, 10), entry(1, 42, 10)];
@@ -484,7 +498,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_waiter_is_answered_by_its_own_entry_only() {
-        let bench = bench(Machine::default(), Vec::new(), 0);
+        let bench = bench(TestMachine::default(), Vec::new(), 0);
         let (overwritten, lost) = waiter(1, 1);
         let (placed, kept) = waiter(2, 2);
         let entries = vec![entry(2, 1, 10), entry(2, 2, 10)];
@@ -498,10 +512,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_read_waits_for_its_index() {
-        let bench = bench(Machine::default(), Vec::new(), 0);
+        let bench = bench(TestMachine::default(), Vec::new(), 0);
         let budget = Budget::new("test_max", 1);
         let (reply, mut answer) = oneshot::channel();
-        let reader = ReadWaiter::new("q".into(), reply, budget.claim(1).unwrap());
+        let waiter = Waiter::new(reply, [budget.claim(1).unwrap()]);
+        let query = "q".into();
+        let reader = ReadWaiter::Query { query, waiter };
         let index = Index(2);
         let readers = vec![reader];
         let item = ApplyItem::Reads { index, readers };
@@ -520,9 +536,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_machine_that_forgets_a_reply_stops_the_node() {
-        let machine = Machine {
+        let machine = TestMachine {
             forgets_a_reply: true,
-            ..Machine::default()
+            ..TestMachine::default()
         };
         let bench = bench(machine, Vec::new(), 0);
         let (placed, answer) = waiter(1, 1);
@@ -539,7 +555,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_gives_other_entries_stops_the_node_with_an_error() {
         let log: Vec<Entry> = (1..=5).map(|i| entry(1, i, 10)).collect();
-        let bench = bench(Machine::default(), log, 1);
+        let bench = bench(TestMachine::default(), log, 1);
         bench.items.try_send(apply(1, 3, vec![], vec![])).unwrap();
         let ended = bench.task.await.unwrap();
         assert!(matches!(ended, Err(StopReason::Storage(_))));
@@ -548,7 +564,7 @@ mod tests {
     #[tokio::test]
     #[should_panic(expected = "no gap")]
     async fn a_gap_in_what_is_to_be_applied_is_a_bug() {
-        let bench = bench(Machine::default(), Vec::new(), 0);
+        let bench = bench(TestMachine::default(), Vec::new(), 0);
         let item = apply(2, 2, vec![entry(1, 2, 10)], vec![]);
         bench.items.try_send(item).unwrap();
         let ended = bench.task.await.unwrap_err();

@@ -1,33 +1,26 @@
-//! The loop: drain the inbox, step each input, take the effects once, and hand each field to its
-//! one executor. Decides nothing, and awaits nothing but its inbox and its clock: a slow disk, a
-//! slow state machine or a dead peer never holds up a heartbeat.
+//! The loop: drain the inbox, step each input, take the effects once, and have them executed.
+//! Decides nothing, and awaits nothing but its inbox and its clock: a slow disk, a slow state
+//! machine or a dead peer never holds up a heartbeat.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::config::Limits;
-use crate::error::{ReadError, Refusal, StopReason, StorageError};
-use crate::message::{Envelope, Message};
-use crate::node::apply_task::ApplyItem;
+use crate::error::{Refusal, StopReason, StorageError};
+use crate::message::Message;
+use crate::node::clock::Clock;
 use crate::node::event::{EVENTS_MAX, Event};
-use crate::node::handoff::HandOff;
-use crate::node::loader::LoadQueue;
-use crate::node::log_task::write_bytes;
+use crate::node::executors::Executors;
 use crate::node::metrics::Metrics;
 use crate::node::peers::Peers;
 use crate::node::receive::{INBOX_MESSAGES_MAX, Received};
-use crate::node::request::{ReadWaiter, Request};
+use crate::node::request::Request;
 use crate::node::status::StatusCell;
 use crate::node::ticker::Ticker;
-use crate::node::waiters::Waiters;
-use crate::protocol::{
-    Apply, Effects, Input, Load, Proposal, Raft, ReadTicket, Role, RoleChange, Write,
-};
-use crate::types::Index;
+use crate::protocol::{Input, Load, Proposal, Raft, Role};
 
 /// Below so many inputs the driver lets all other tasks run once before it steps: what they send
 /// meanwhile shares the turn, and so the sync and the frames.
@@ -46,31 +39,26 @@ pub(crate) struct Inbox {
     pub(crate) requests: mpsc::Receiver<Request>,
 }
 
-/// Who executes the effects: one per field.
-pub(crate) struct Executors {
-    pub(crate) log: HandOff<Write>,
-    pub(crate) peers: Arc<Peers>,
-    pub(crate) loads: Arc<LoadQueue>,
-    pub(crate) apply: HandOff<ApplyItem>,
-    pub(crate) status: Arc<StatusCell>,
-    pub(crate) leadership: watch::Sender<RoleChange>,
-}
-
 /// See the file.
 pub(crate) struct Driver {
+    links: DriverLinks,
     raft: Raft,
-    inbox: Inbox,
     executors: Executors,
-    limits: Limits,
-    metrics: Arc<Metrics>,
-    ticker: Ticker,
     ticks: u64,
     /// Inputs stepped since the effects were taken.
     stepped: usize,
-    waiters: Waiters,
-    read_tickets_given: u64,
-    /// Reads of which the protocol has not said anything yet.
-    readers: BTreeMap<ReadTicket, Vec<ReadWaiter>>,
+}
+
+/// What joins the driver to the other tasks, and how it measures time.
+pub(crate) struct DriverLinks {
+    pub(crate) inbox: Inbox,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) status: Arc<StatusCell>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) limits: Limits,
+    pub(crate) ticker: Ticker,
+    /// Only where leases are measured.
+    pub(crate) clock: Option<Clock>,
 }
 
 /// What is stepped in one turn.
@@ -90,60 +78,47 @@ impl Batch {
 }
 
 impl Driver {
-    /// A driver whose state machine starts behind `applied`.
-    pub(crate) fn new(
-        raft: Raft,
-        applied: Index,
-        inbox: Inbox,
-        executors: Executors,
-        limits: Limits,
-        metrics: Arc<Metrics>,
-        ticker: Ticker,
-    ) -> Self {
-        Self {
+    /// A driver that has handed over what a node has to say before anything happens, such as
+    /// whom it talks to, and which snapshot is to be restored.
+    pub(crate) fn new(raft: Raft, executors: Executors, links: DriverLinks) -> Self {
+        let mut driver = Self {
+            links,
             raft,
-            inbox,
             executors,
-            limits,
-            metrics,
-            ticker,
             ticks: 0,
             stepped: 0,
-            waiters: Waiters::new(applied),
-            read_tickets_given: 0,
-            readers: BTreeMap::new(),
-        }
+        };
+        driver.execute();
+        driver.publish();
+        driver
     }
 
     /// Runs until it is aborted, or the last handle is dropped.
     pub(crate) async fn run(mut self) -> Result<(), StopReason> {
-        let sleep = tokio::time::sleep_until(self.ticker.next());
+        let sleep = tokio::time::sleep_until(self.links.ticker.next());
         tokio::pin!(sleep);
         let mut batch = Batch::default();
-        // What a node with a log has to say before anything happens.
-        self.execute();
-        self.publish();
         loop {
             tokio::select! {
                 biased;
-                Some(event) = self.inbox.events.recv() => batch.events.push(event),
-                Some(message) = self.inbox.messages.recv() => batch.messages.push(message),
-                request = self.inbox.requests.recv() => match request {
+                Some(event) = self.links.inbox.events.recv() => batch.events.push(event),
+                Some(message) = self.links.inbox.messages.recv() => batch.messages.push(message),
+                request = self.links.inbox.requests.recv() => match request {
                     Some(request) => batch.requests.push(request),
                     None => batch.is_abandoned = true,
                 },
                 () = sleep.as_mut() => {}
             }
-            self.fill(&mut batch, self.limits.inputs_per_turn_max);
+            self.fill(&mut batch, self.links.limits.inputs_per_turn_max);
             if batch.len() < YIELD_BELOW_INPUTS {
                 tokio::task::yield_now().await;
-                self.fill(&mut batch, self.limits.inputs_per_turn_max);
+                self.fill(&mut batch, self.links.limits.inputs_per_turn_max);
             }
             if batch.is_abandoned {
                 return Ok(());
             }
-            let is_tick_due = self.ticker.take_due(Instant::now());
-            sleep.as_mut().reset(self.ticker.next());
+            let is_tick_due = self.links.ticker.take_due(Instant::now());
+            sleep.as_mut().reset(self.links.ticker.next());
             if is_tick_due {
                 // Time moves only after all that was heard before.
                 self.fill_peers(&mut batch, EVENTS_MAX + INBOX_MESSAGES_MAX);
@@ -157,7 +132,7 @@ impl Driver {
     fn fill(&mut self, batch: &mut Batch, inputs_max: usize) {
         self.fill_peers(batch, inputs_max);
         while batch.requests.len() < inputs_max {
-            match self.inbox.requests.try_recv() {
+            match self.links.inbox.requests.try_recv() {
                 Ok(request) => batch.requests.push(request),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => {
@@ -170,40 +145,43 @@ impl Driver {
 
     fn fill_peers(&mut self, batch: &mut Batch, inputs_max: usize) {
         while batch.events.len() < inputs_max
-            && let Ok(event) = self.inbox.events.try_recv()
+            && let Ok(event) = self.links.inbox.events.try_recv()
         {
             batch.events.push(event);
         }
         while batch.messages.len() < inputs_max
-            && let Ok(message) = self.inbox.messages.try_recv()
+            && let Ok(message) = self.links.inbox.messages.try_recv()
         {
             batch.messages.push(message);
         }
     }
 
     fn turn(&mut self, batch: &mut Batch, is_tick_due: bool) -> Result<(), StopReason> {
-        self.executors.log.flush();
-        self.executors.apply.flush();
+        self.executors.flush();
         for event in batch.events.drain(..) {
             self.handle_event(event)?;
         }
         for received in batch.messages.drain(..) {
-            self.handle_message(received.envelope);
+            self.handle_message(received);
         }
         if is_tick_due {
             self.handle_tick();
         }
         self.handle_requests(&mut batch.requests);
+        if let Some(clock) = &self.links.clock {
+            let now = clock.nanoseconds();
+            self.step(Input::Clock(now));
+        }
         self.execute();
         self.publish();
         Ok(())
     }
 
     fn step(&mut self, input: Input) {
-        self.metrics.inputs.increment();
+        self.links.metrics.inputs.increment();
         self.raft.step(input);
         self.stepped += 1;
-        if self.stepped >= self.limits.inputs_per_turn_max {
+        if self.stepped >= self.links.limits.inputs_per_turn_max {
             self.execute();
         }
     }
@@ -211,48 +189,64 @@ impl Driver {
     fn handle_event(&mut self, event: Event) -> Result<(), StopReason> {
         match event {
             Event::Persisted(persisted) => self.step(Input::Persisted(persisted)),
-            Event::Applied(index) => self.step(Input::Applied(index)),
+            Event::Applied(index) => {
+                self.executors.applied(index);
+                self.step(Input::Applied(index));
+            }
             Event::Loaded(loaded) => self.step(Input::Loaded(loaded)),
             Event::Unreachable(peer) => self.step(Input::Unreachable(peer)),
             Event::NotLoaded { load, error } => return self.handle_not_loaded(load, error),
+            Event::SnapshotTaken(taken) => {
+                self.executors.snapshot_taken(taken.as_ref());
+                self.step(Input::SnapshotTaken(taken));
+            }
+            Event::SnapshotSent {
+                to,
+                number,
+                is_delivered,
+            } => {
+                if self.executors.snapshot_sent(to, number) {
+                    self.step(Input::SnapshotSent { to, is_delivered });
+                }
+            }
         }
         Ok(())
     }
 
-    /// A leader never truncates its log, so while its term lasts it holds what it asked for. After
-    /// that the question is void.
+    /// A leader never truncates its log, so while its term lasts it holds what it asked for, unless
+    /// it has compacted it meanwhile; the protocol knows that. After the term the question is void.
     fn handle_not_loaded(&self, load: Load, error: StorageError) -> Result<(), StopReason> {
         let state = self.raft.state();
-        if state.role == Role::Leader && state.hard_state.term == load.term {
-            return Err(StopReason::Storage(error));
+        let is_void = state.role != Role::Leader || state.hard_state.term != load.term;
+        if is_void || load.from <= state.start.index {
+            return Ok(());
         }
-        Ok(())
+        Err(StopReason::Storage(error))
     }
 
-    fn handle_message(&mut self, envelope: Envelope) {
-        if matches!(envelope.message, Message::Append(_)) && self.is_log_behind() {
+    fn handle_message(&mut self, mut received: Received) {
+        let message = &received.envelope.message;
+        if matches!(message, Message::Append(_)) && self.is_log_behind() {
             // The leader sends again; meanwhile the disk works off what it has.
-            self.metrics.appends_shed.increment();
+            self.links.metrics.appends_shed.increment();
             return;
         }
-        self.step(Input::Message(envelope));
+        self.executors.arrived(&mut received);
+        self.step(Input::Message(received.envelope));
     }
 
     fn is_log_behind(&self) -> bool {
         // Four windows of a leader: more than one leader has under way.
-        let bytes_max = (self.limits.inflight_bytes_max as u64).saturating_mul(4);
-        self.metrics.log_backlog_writes.value() > LOG_BACKLOG_WRITES_MAX
-            || self.metrics.log_backlog_bytes.value() > bytes_max
+        let bytes_max = (self.links.limits.inflight_bytes_max as u64).saturating_mul(4);
+        self.links.metrics.log_backlog_writes.value() > LOG_BACKLOG_WRITES_MAX
+            || self.links.metrics.log_backlog_bytes.value() > bytes_max
     }
 
     fn handle_tick(&mut self) {
         self.ticks += 1;
-        self.executors.peers.allow_reports();
+        self.links.peers.allow_reports();
         if self.ticks.is_multiple_of(SWEEP_TICKS) {
-            self.waiters.sweep();
-            for readers in self.readers.values_mut() {
-                readers.retain(|reader| !reader.is_abandoned());
-            }
+            self.executors.sweep();
         }
         self.step(Input::Tick);
     }
@@ -261,129 +255,59 @@ impl Driver {
     fn handle_requests(&mut self, requests: &mut Vec<Request>) {
         let mut proposals = Vec::new();
         let mut readers = Vec::new();
+        let mut operations = Vec::new();
         for request in requests.drain(..) {
             match request {
                 Request::Propose { payload, waiter } if !waiter.is_abandoned() => {
-                    let ticket = self.waiters.enter(waiter);
+                    let ticket = self.executors.waiters.enter(waiter);
                     proposals.push(Proposal { ticket, payload });
                 }
                 Request::Read(reader) if !reader.is_abandoned() => readers.push(reader),
                 Request::Propose { .. } | Request::Read(_) => {}
+                Request::Change { change, waiter } => {
+                    let ticket = self.executors.operations.enter_change(waiter);
+                    operations.push(Input::ChangeMembership(ticket, change));
+                }
+                Request::Transfer { to, waiter } => {
+                    let ticket = self.executors.operations.enter_transfer(waiter);
+                    operations.push(Input::Transfer(ticket, to));
+                }
             }
         }
         if !proposals.is_empty() {
-            self.metrics.proposals.add(proposals.len() as u64);
+            self.links.metrics.proposals.add(proposals.len() as u64);
             self.step(Input::Propose(proposals));
         }
         if !readers.is_empty() {
-            self.metrics.reads.add(readers.len() as u64);
-            self.read_tickets_given += 1;
-            let ticket = ReadTicket(self.read_tickets_given);
-            self.readers.insert(ticket, readers);
+            self.links.metrics.reads.add(readers.len() as u64);
+            let ticket = self.executors.enter_reads(readers);
             self.step(Input::Read(vec![ticket]));
+        }
+        for operation in operations {
+            self.step(operation);
         }
     }
 
-    /// Takes the effects and hands each field to its executor, in field order.
+    /// Takes the effects and lets them be executed.
     fn execute(&mut self) {
         self.stepped = 0;
-        self.metrics.turns.increment();
+        self.links.metrics.turns.increment();
         let effects = self.raft.take_effects();
-        let Effects {
-            writes,
-            send,
-            load,
-            apply,
-            proposed,
-            reads_ready,
-            reads_refused,
-            role_changed,
-            ..
-        } = effects;
-        for write in writes {
-            self.write(write);
-        }
-        for envelope in send {
-            self.executors.peers.push(envelope);
-        }
-        for load in load {
-            self.executors.loads.push(load);
-        }
-        if let Some(range) = apply {
-            self.apply(range);
-        }
-        for (ticket, placed) in proposed {
-            self.waiters.place(ticket, placed);
-        }
-        for (ticket, index) in reads_ready {
-            self.reads_ready(ticket, index);
-        }
-        for (ticket, error) in reads_refused {
-            self.refuse_reads(ticket, &error);
-        }
-        if let Some(change) = role_changed {
-            self.role_changed(change);
-        }
+        self.executors.execute(effects);
         for refusal in self.raft.take_refusals() {
             self.report_refusal(refusal);
         }
     }
 
-    fn write(&mut self, write: Write) {
-        let bytes = write_bytes(&write) as u64;
-        self.metrics.log_backlog_writes.add(1);
-        self.metrics.log_backlog_bytes.add(bytes);
-        self.executors.log.push(write);
-    }
-
-    fn apply(&mut self, range: Apply) {
-        let waiters = self.waiters.take_through(range.to);
-        self.executors
-            .apply
-            .push(ApplyItem::Apply { range, waiters });
-    }
-
-    fn reads_ready(&mut self, ticket: ReadTicket, index: Index) {
-        if let Some(readers) = self.readers.remove(&ticket) {
-            self.executors
-                .apply
-                .push(ApplyItem::Reads { index, readers });
-        }
-    }
-
-    fn refuse_reads(&mut self, ticket: ReadTicket, error: &ReadError) {
-        for reader in self.readers.remove(&ticket).unwrap_or_default() {
-            reader.answer(Err(error.clone()));
-        }
-    }
-
-    fn role_changed(&mut self, change: RoleChange) {
-        if change.role == Role::Leader {
-            self.metrics.leaderships.increment();
-        }
-        tracing::info!(
-            term = %change.term,
-            role = change.role.name(),
-            leader = change.leader.map(|id| id.0),
-            "role changed"
-        );
-        self.waiters.role_changed(change);
-        self.executors.leadership.send_if_modified(|known| {
-            let is_new = *known != change;
-            *known = change;
-            is_new
-        });
-    }
-
     /// Logs the 1st, 2nd, 4th, 8th ... refusal of a kind: a peer can cause as many as it likes.
     fn report_refusal(&self, refusal: Refusal) {
-        let count = self.metrics.count_refusal(refusal);
+        let count = self.links.metrics.count_refusal(refusal);
         if count.is_power_of_two() {
             tracing::warn!(%refusal, count, "message refused");
         }
     }
 
     fn publish(&self) {
-        self.executors.status.publish(self.raft.state());
+        self.links.status.publish(self.raft.state());
     }
 }

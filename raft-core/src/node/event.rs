@@ -2,6 +2,7 @@
 
 use crate::error::StorageError;
 use crate::protocol::{Load, Loaded, Persisted};
+use crate::snapshot::SnapshotDescriptor;
 use crate::types::{Index, NodeId};
 
 /// Events that may wait for the driver. The log task and the apply task wait when it is full, which
@@ -26,4 +27,15 @@ pub(crate) enum Event {
     },
     /// A peer's lane: a message was certainly lost.
     Unreachable(NodeId),
+    /// The writer of images: an image is durable, or could not be written this time.
+    SnapshotTaken(Option<SnapshotDescriptor>),
+    /// A sender of a snapshot: the transfer ended.
+    SnapshotSent {
+        /// The receiver.
+        to: NodeId,
+        /// Which transfer, as its sender counts them.
+        number: u64,
+        /// Whether the receiver has all of it.
+        is_delivered: bool,
+    },
 }

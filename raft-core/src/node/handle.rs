@@ -7,12 +7,26 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::error::{ProposeError, ReadError, StopReason};
-use crate::node::budget::{Budget, Exhausted};
+use crate::error::{ChangeError, ProposeError, ReadError, StopReason, TransferError};
+use crate::membership::MembershipChange;
+use crate::node::budget::{Budget, Claim, Exhausted};
 use crate::node::lifecycle::LifeWatch;
-use crate::node::request::{Committed, Consistency, ProposeWaiter, ReadWaiter, Request};
+use crate::node::metrics::Metrics;
+use crate::node::request::{Committed, Consistency, ReadWaiter, Request, StateImageAt, Waiter};
 use crate::node::status::{Status, StatusCell};
 use crate::protocol::RoleChange;
+use crate::types::{LogId, NodeId};
+
+/// Changes of membership of one node without an answer. Above it: `Busy`. One is under way at a
+/// time; the others learn that.
+pub(crate) const CHANGES_PENDING_MAX: usize = 16;
+
+/// Transfers of leadership of one node without an answer. Above it: `Busy`.
+pub(crate) const TRANSFERS_PENDING_MAX: usize = 16;
+
+/// Images of the state that are asked for or held by somebody. Above it: `Busy`. Each keeps what
+/// was overwritten since in memory.
+pub(crate) const IMAGES_HELD_MAX: usize = 4;
 
 /// A handle of a running node; clones are cheap and share the node. The node ends when the last one
 /// is dropped.
@@ -28,11 +42,15 @@ pub(crate) struct HandleLinks {
     pub(crate) proposals: Arc<Budget>,
     pub(crate) proposal_bytes: Arc<Budget>,
     pub(crate) reads: Arc<Budget>,
+    pub(crate) images: Arc<Budget>,
+    pub(crate) changes: Arc<Budget>,
+    pub(crate) transfers: Arc<Budget>,
     /// To the driver.
     pub(crate) requests: mpsc::Sender<Request>,
     /// Straight to the apply task.
     pub(crate) stale: mpsc::Sender<ReadWaiter>,
     pub(crate) status: Arc<StatusCell>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) leadership: watch::Receiver<RoleChange>,
     pub(crate) life: LifeWatch,
 }
@@ -52,6 +70,18 @@ impl From<Exhausted> for ProposeError {
 }
 
 impl From<Exhausted> for ReadError {
+    fn from(Exhausted { limit_name, limit }: Exhausted) -> Self {
+        Self::Busy { limit_name, limit }
+    }
+}
+
+impl From<Exhausted> for ChangeError {
+    fn from(Exhausted { limit_name, limit }: Exhausted) -> Self {
+        Self::Busy { limit_name, limit }
+    }
+}
+
+impl From<Exhausted> for TransferError {
     fn from(Exhausted { limit_name, limit }: Exhausted) -> Self {
         Self::Busy { limit_name, limit }
     }
@@ -78,22 +108,13 @@ impl RaftHandle {
             return Err(ProposeError::TooLarge { bytes, limit });
         }
         let claims = [
-            links.proposals.claim(1)?,
-            links.proposal_bytes.claim(bytes)?,
+            self.claim(&links.proposals, 1)?,
+            self.claim(&links.proposal_bytes, bytes)?,
         ];
         let (reply, answer) = oneshot::channel();
-        let waiter = ProposeWaiter::new(reply, claims);
-        let sent = links
-            .requests
-            .try_send(Request::Propose { payload, waiter });
-        // A channel that closed after the send may or may not have given the request to the driver.
-        if sent.is_err() || links.requests.is_closed() {
-            return Err(ProposeError::Stopped(links.life.cause().await));
-        }
-        match answer.await {
-            Ok(result) => result,
-            Err(_) => Err(ProposeError::Stopped(links.life.cause().await)),
-        }
+        let waiter = Waiter::new(reply, claims);
+        let request = Request::Propose { payload, waiter };
+        self.ask(request, answer, ProposeError::Stopped).await
     }
 
     /// Asks the state machine. May wait as long as there is no quorum; the caller sets the
@@ -103,26 +124,99 @@ impl RaftHandle {
     /// [`ReadError`]; a read changes nothing, so it can be tried again anywhere.
     pub async fn read(&self, query: Bytes, consistency: Consistency) -> Result<Bytes, ReadError> {
         let links = &self.links;
-        let claim = links.reads.claim(1)?;
+        let claims = [self.claim(&links.reads, 1)?];
         let (reply, answer) = oneshot::channel();
-        let waiter = ReadWaiter::new(query, reply, claim);
-        let is_taken = match consistency {
+        let waiter = Waiter::new(reply, claims);
+        let reader = ReadWaiter::Query { query, waiter };
+        match consistency {
             Consistency::Linearizable => {
-                let sent = links.requests.try_send(Request::Read(waiter));
-                sent.is_ok() && !links.requests.is_closed()
+                let request = Request::Read(reader);
+                self.ask(request, answer, ReadError::Stopped).await
             }
             Consistency::Stale => {
-                let sent = links.stale.try_send(waiter);
-                sent.is_ok() && !links.stale.is_closed()
+                let sent = links.stale.try_send(reader);
+                let is_taken = sent.is_ok() && !links.stale.is_closed();
+                self.wait(is_taken, answer, ReadError::Stopped).await
             }
-        };
-        if !is_taken {
-            return Err(ReadError::Stopped(links.life.cause().await));
         }
-        match answer.await {
-            Ok(result) => result,
-            Err(_) => Err(ReadError::Stopped(links.life.cause().await)),
+    }
+
+    /// An image of the state, as fresh as a linearizable read; later commands do not move it. For
+    /// copies that an operator keeps. Only a few may be held at a time: the image costs memory
+    /// until it is dropped.
+    ///
+    /// # Errors
+    /// As [`RaftHandle::read`].
+    pub async fn image(&self) -> Result<StateImageAt, ReadError> {
+        let links = &self.links;
+        let room = self.claim(&links.images, 1)?;
+        let claims = [self.claim(&links.reads, 1)?];
+        let (reply, answer) = oneshot::channel();
+        let waiter = Waiter::new(reply, claims);
+        let request = Request::Read(ReadWaiter::Image { waiter, room });
+        self.ask(request, answer, ReadError::Stopped).await
+    }
+
+    /// Changes who belongs to the group, and waits until the change is complete: for a change of
+    /// voters, until the old ones are left (paper section 6). May wait as long as there is no
+    /// quorum; the caller sets the deadline. Dropping the future takes nothing back. Gives the
+    /// entry that completed it.
+    ///
+    /// # Errors
+    /// [`ChangeError`]: after `Unknown` and `Stopped` the change may or may not take effect, after
+    /// all others it was not begun.
+    pub async fn change_membership(&self, change: MembershipChange) -> Result<LogId, ChangeError> {
+        let claims = [self.claim(&self.links.changes, 1)?];
+        let (reply, answer) = oneshot::channel();
+        let waiter = Waiter::new(reply, claims);
+        let request = Request::Change { change, waiter };
+        self.ask(request, answer, ChangeError::Stopped).await
+    }
+
+    /// Hands leadership to another voter (thesis 3.10), and waits until that one is known to lead.
+    ///
+    /// # Errors
+    /// [`TransferError`]; but for `LostToAnother` this node leads on, where it did.
+    pub async fn transfer_leadership(&self, to: NodeId) -> Result<(), TransferError> {
+        let claims = [self.claim(&self.links.transfers, 1)?];
+        let (reply, answer) = oneshot::channel();
+        let waiter = Waiter::new(reply, claims);
+        let request = Request::Transfer { to, waiter };
+        self.ask(request, answer, TransferError::Stopped).await
+    }
+
+    fn claim(&self, budget: &Arc<Budget>, amount: usize) -> Result<Claim, Exhausted> {
+        let claim = budget.claim(amount);
+        if claim.is_err() {
+            self.links.metrics.busy_refusals.increment();
         }
+        claim
+    }
+
+    /// Gives a request to the driver and waits for the answer. There is room for it in the queue,
+    /// because it holds a claim.
+    async fn ask<T, E>(
+        &self,
+        request: Request,
+        answer: oneshot::Receiver<Result<T, E>>,
+        stopped: impl FnOnce(StopReason) -> E,
+    ) -> Result<T, E> {
+        let requests = &self.links.requests;
+        // A channel that closed after the send may or may not have given the request to the driver.
+        let is_taken = requests.try_send(request).is_ok() && !requests.is_closed();
+        self.wait(is_taken, answer, stopped).await
+    }
+
+    async fn wait<T, E>(
+        &self,
+        is_taken: bool,
+        answer: oneshot::Receiver<Result<T, E>>,
+        stopped: impl FnOnce(StopReason) -> E,
+    ) -> Result<T, E> {
+        if is_taken && let Ok(result) = answer.await {
+            return result;
+        }
+        Err(stopped(self.links.life.cause().await))
     }
 
     /// Where the node stands, as of the last turn of its driver. Never waits; works after the end

@@ -2,10 +2,12 @@
 //! counts as stopped. Never a half-alive node.
 
 use std::any::Any;
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use crate::error::StopReason;
@@ -16,6 +18,12 @@ const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The task whose orderly end is the end of the node.
 pub(crate) const DRIVER: &str = "driver";
+
+/// Tasks that were asked for while the node runs and are not started yet. The supervisor does
+/// nothing else, so this is never many.
+const STARTING_TASKS_MAX: usize = 64;
+
+type Task = Pin<Box<dyn Future<Output = Result<(), StopReason>> + Send>>;
 
 /// How a task is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,12 +60,42 @@ impl StopSignal {
     }
 }
 
+/// Asks the supervisor for tasks while the node runs. They are ended as [`Ending::Abort`].
+#[derive(Clone)]
+pub(crate) struct Spawner(mpsc::Sender<(&'static str, Task)>);
+
+impl fmt::Debug for Spawner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Spawner")
+    }
+}
+
+impl Spawner {
+    /// Asks for a task. Whether there was room to ask, and a node to run it.
+    pub(crate) fn try_spawn(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = Result<(), StopReason>> + Send + 'static,
+    ) -> bool {
+        self.0.try_send((name, Box::pin(task))).is_ok()
+    }
+}
+
+/// A task that was started and has not been joined.
+#[derive(Debug)]
+struct Running {
+    name: &'static str,
+    handle: AbortHandle,
+    ending: Ending,
+}
+
 /// Owns the tasks of a node.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     tasks: JoinSet<Result<(), StopReason>>,
-    names: Vec<(Id, &'static str)>,
-    aborts: Vec<AbortHandle>,
+    running: Vec<Running>,
+    spawner: Spawner,
+    starting: mpsc::Receiver<(&'static str, Task)>,
     stop: watch::Sender<bool>,
     shutdown: watch::Receiver<bool>,
     cause: watch::Sender<Option<StopReason>>,
@@ -69,10 +107,12 @@ pub(crate) fn new() -> (Supervisor, LifeWatch) {
     let (shutdown, shutdown_asked) = watch::channel(false);
     let (cause, cause_seen) = watch::channel(None);
     let (stopped, stopped_seen) = watch::channel(None);
+    let (starting, starting_asked) = mpsc::channel(STARTING_TASKS_MAX);
     let supervisor = Supervisor {
         tasks: JoinSet::new(),
-        names: Vec::new(),
-        aborts: Vec::new(),
+        running: Vec::new(),
+        spawner: Spawner(starting),
+        starting: starting_asked,
         stop: watch::Sender::new(false),
         shutdown: shutdown_asked,
         cause,
@@ -117,6 +157,11 @@ impl Supervisor {
         StopSignal(self.stop.subscribe())
     }
 
+    /// Starts tasks later.
+    pub(crate) fn spawner(&self) -> Spawner {
+        self.spawner.clone()
+    }
+
     /// Starts a task.
     pub(crate) fn spawn(
         &mut self,
@@ -125,10 +170,11 @@ impl Supervisor {
         task: impl Future<Output = Result<(), StopReason>> + Send + 'static,
     ) {
         let handle = self.tasks.spawn(task);
-        self.names.push((handle.id(), name));
-        if ending == Ending::Abort {
-            self.aborts.push(handle);
-        }
+        self.running.push(Running {
+            name,
+            handle,
+            ending,
+        });
     }
 
     /// Waits for the first cause to end, then ends and joins everything.
@@ -137,9 +183,14 @@ impl Supervisor {
         tracing::info!(%reason, "node stops");
         self.cause.send_replace(Some(reason.clone()));
         self.stop.send_replace(true);
-        for task in &self.aborts {
-            task.abort();
+        for task in &self.running {
+            if task.ending == Ending::Abort {
+                task.handle.abort();
+            }
         }
+        // What was asked for too late is dropped here, before the node counts as stopped.
+        self.starting.close();
+        while self.starting.try_recv().is_ok() {}
         self.tasks.spawn(async move {
             let closed = tokio::time::timeout(CLOSE_TIME_MAX, transport.close()).await;
             if closed.is_err() {
@@ -165,22 +216,26 @@ impl Supervisor {
                         return reason;
                     }
                 }
+                Some((name, task)) = self.starting.recv() => {
+                    self.spawn(name, Ending::Abort, task);
+                }
                 () = wait_for_true(&mut asked) => return StopReason::Shutdown,
             }
         }
     }
 
     fn cause_of(
-        &self,
+        &mut self,
         ended: Result<(Id, Result<(), StopReason>), JoinError>,
     ) -> Option<StopReason> {
         match ended {
             Ok((_, Err(reason))) => Some(reason),
             // The driver ends by itself when the last handle is gone. Any other task that ends
-            // without an error saw that the driver is gone; the driver's own end is the cause.
-            Ok((id, Ok(()))) => (self.name(id) == DRIVER).then_some(StopReason::Shutdown),
+            // without an error has done its work, or saw that the driver is gone; the driver's own
+            // end is the cause.
+            Ok((id, Ok(()))) => (self.forget(id) == DRIVER).then_some(StopReason::Shutdown),
             Err(error) => {
-                let task = self.name(error.id());
+                let task = self.forget(error.id());
                 let panic = error.try_into_panic().ok()?;
                 Some(StopReason::Panicked {
                     task,
@@ -190,9 +245,10 @@ impl Supervisor {
         }
     }
 
-    fn name(&self, id: Id) -> &'static str {
-        let found = self.names.iter().find(|(known, _)| *known == id);
-        found.map_or("unknown", |(_, name)| name)
+    /// The name of a task that has ended.
+    fn forget(&mut self, id: Id) -> &'static str {
+        let found = self.running.iter().position(|task| task.handle.id() == id);
+        found.map_or("unknown", |at| self.running.swap_remove(at).name)
     }
 }
 

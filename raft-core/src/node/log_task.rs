@@ -15,7 +15,7 @@ use crate::node::event::Event;
 use crate::node::lifecycle::StopSignal;
 use crate::node::metrics::{Metrics, microseconds};
 use crate::node::peers::Peers;
-use crate::protocol::{Persisted, Write};
+use crate::protocol::{LogStart, Persisted, Write};
 
 /// Writes that may wait in the queue itself; more wait at the driver.
 pub(crate) const LOG_QUEUE_WRITES_MAX: usize = 1024;
@@ -59,6 +59,9 @@ impl LogTask {
     }
 
     async fn execute(&mut self, group: Group) -> Result<(), StopReason> {
+        if let Some(start) = group.log_start {
+            self.begin_log(start).await?;
+        }
         if !group.batch.is_empty() {
             let entries = group.batch.entries.len() as u64;
             let started = Instant::now();
@@ -80,6 +83,24 @@ impl LogTask {
         let _ = self.events.send(Event::Persisted(group.last)).await;
         Ok(())
     }
+
+    async fn begin_log(&mut self, start: LogStart) -> Result<(), StopReason> {
+        let started = Instant::now();
+        let begun = match start {
+            LogStart::Compact(to) => self.store.compact(to).await,
+            LogStart::Reset(to) => self.store.reset(to).await,
+        };
+        begun.map_err(StopReason::Storage)?;
+        let metrics = &self.metrics;
+        match start {
+            LogStart::Compact(_) => metrics.compactions.increment(),
+            LogStart::Reset(_) => metrics.log_resets.increment(),
+        }
+        let took = microseconds(started.elapsed());
+        metrics.compaction_longest_us.raise(took);
+        metrics.set_log_usage(self.reader.usage());
+        Ok(())
+    }
 }
 
 /// Encoded bytes of a write's entries: what the backlog is measured in.
@@ -90,6 +111,7 @@ pub(crate) fn write_bytes(write: &Write) -> usize {
 /// Writes that become durable together.
 #[derive(Debug)]
 struct Group {
+    log_start: Option<LogStart>,
     batch: AppendBatch,
     promises: Vec<Envelope>,
     last: Persisted,
@@ -114,16 +136,19 @@ impl Group {
         Self {
             bytes: write_bytes(&write),
             last: persisted(&write),
+            log_start: write.log_start,
             batch: write.batch,
             promises: write.promises,
             writes: 1,
         }
     }
 
-    /// A hard state or a truncation begins a new group: a batch executes hard state, truncation,
-    /// entries, which is the order of the writes only if the first write alone has the former two.
+    /// A new beginning of the log, a hard state or a truncation begins a new group: a group
+    /// executes them in this order and before all entries, which is the order of the writes only if
+    /// the first write alone has them.
     fn has_room_for(&self, write: &Write) -> bool {
-        write.batch.hard_state.is_none()
+        write.log_start.is_none()
+            && write.batch.hard_state.is_none()
             && write.batch.truncate_from.is_none()
             && self.bytes + write_bytes(write) <= GROUP_BYTES_MAX
     }
@@ -229,7 +254,6 @@ mod tests {
     use crate::log_store::{LoadedLog, LogUsage};
     use crate::message::{AppendReply, Message};
     use crate::node::lifecycle;
-    use crate::node::peers::Lane;
     use crate::transport::{SendError, Transport};
     use crate::types::{ClusterId, GroupId, Incarnation, NodeId};
     use async_trait::async_trait;
@@ -241,10 +265,17 @@ mod tests {
 
     const SYNC: Duration = Duration::from_secs(2);
 
-    /// Takes [`SYNC`] for an append, of virtual time.
+    /// Takes [`SYNC`] for an append, of virtual time, and keeps what it was told to do.
     #[derive(Clone, Default)]
     struct SlowStore {
         fails: Arc<AtomicBool>,
+        deeds: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl SlowStore {
+        fn did(&self, what: String) {
+            self.deeds.lock().unwrap().push(what);
+        }
     }
 
     #[async_trait]
@@ -259,6 +290,17 @@ mod tests {
             if self.fails.load(Ordering::Relaxed) {
                 return Err(StorageError::Poisoned("test".to_owned()));
             }
+            self.did(format!("append {}", batch.entries.len()));
+            Ok(())
+        }
+
+        async fn compact(&mut self, to: LogId) -> Result<(), StorageError> {
+            self.did(format!("compact {to}"));
+            Ok(())
+        }
+
+        async fn reset(&mut self, to: LogId) -> Result<(), StorageError> {
+            self.did(format!("reset {to}"));
             Ok(())
         }
 
@@ -320,28 +362,22 @@ mod tests {
         events: mpsc::Receiver<Event>,
         recorder: Arc<Recorder>,
         task: tokio::task::JoinHandle<Result<(), StopReason>>,
-        _supervisor: lifecycle::Supervisor,
+        _life: lifecycle::LifeWatch,
     }
 
     impl Bench {
         fn new(store: SlowStore) -> Self {
-            let (supervisor, _life) = lifecycle::new();
+            let (mut supervisor, _life) = lifecycle::new();
             let (writes, queue) = mpsc::channel(16);
             let (sender, events) = mpsc::channel(16);
             let metrics = Arc::new(Metrics::default());
-            let ids = [NodeId(2)].into_iter();
-            let limits = Limits::default();
-            let peers = Peers::new(ids, &limits, sender.clone(), Arc::clone(&metrics));
-            let peers = Arc::new(peers);
             let recorder = Arc::new(Recorder::default());
             let transport = Arc::clone(&recorder) as Arc<dyn Transport>;
-            let lane = crate::node::peers::run_lane(
-                Arc::clone(&peers),
-                NodeId(2),
-                Lane::Control,
-                transport,
-            );
-            tokio::spawn(lane);
+            let spawner = supervisor.spawner();
+            let limits = Limits::default();
+            let counts = Arc::clone(&metrics);
+            let peers = Peers::new(&limits, transport, spawner, sender.clone(), counts);
+            let peers = Arc::new(peers);
             let task = LogTask {
                 reader: store.reader(),
                 store: Box::new(store),
@@ -351,12 +387,17 @@ mod tests {
                 metrics,
                 stop: supervisor.stop_signal(),
             };
+            // For the lane that the acks leave by.
+            let idle = std::future::pending();
+            supervisor.spawn("idle", lifecycle::Ending::Abort, idle);
+            let transport = Arc::clone(&recorder) as Arc<dyn Transport>;
+            tokio::spawn(supervisor.run(transport));
             Self {
                 writes,
                 events,
                 recorder,
                 task: tokio::spawn(task.run()),
-                _supervisor: supervisor,
+                _life,
             }
         }
 
@@ -413,5 +454,46 @@ mod tests {
         sleep(SYNC).await;
         assert_eq!(bench.acks(), [0; 0]);
         assert!(bench.events.try_recv().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_beginning_of_the_log_keeps_its_place_between_the_writes() {
+        let store = SlowStore::default();
+        let mut bench = Bench::new(store.clone());
+        let id = |index| LogId::new(Term(1), Index(index));
+        let mut compact = promising(write(3, 4..4));
+        compact.log_start = Some(LogStart::Compact(id(2)));
+        let mut reset = promising(write(5, 10..10));
+        reset.log_start = Some(LogStart::Reset(id(9)));
+        let writes = [
+            write(1, 1..3),
+            write(2, 3..4),
+            compact,
+            write(4, 4..6),
+            reset,
+            write(6, 10..11),
+        ];
+        for write in writes {
+            bench.push(write);
+        }
+        let mut persisted = Vec::new();
+        while persisted.last() != Some(&6) {
+            match bench.events.recv().await {
+                Some(Event::Persisted(last)) => persisted.push(last.number),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(persisted, [2, 4, 6]);
+        let deeds = store.deeds.lock().unwrap().clone();
+        let expected = [
+            "append 3",
+            "compact 2@1",
+            "append 2",
+            "reset 9@1",
+            "append 1",
+        ];
+        assert_eq!(deeds, expected);
+        sleep(SYNC / 100).await;
+        assert_eq!(bench.acks(), [3, 9]);
     }
 }

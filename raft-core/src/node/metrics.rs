@@ -92,6 +92,24 @@ pub(crate) struct Metrics {
     pub(crate) refused_malformed: Counter,
     pub(crate) log_bytes: Gauge,
     pub(crate) disk_bytes: Gauge,
+    pub(crate) compactions: Counter,
+    pub(crate) log_resets: Counter,
+    pub(crate) compaction_longest_us: Gauge,
+    pub(crate) snapshots_taken: Counter,
+    pub(crate) snapshots_sent: Counter,
+    pub(crate) snapshots_received: Counter,
+    pub(crate) snapshots_installed: Counter,
+    pub(crate) snapshots_failed: Counter,
+    pub(crate) snapshot_bytes_taken: Counter,
+    pub(crate) snapshot_bytes_sent: Counter,
+    pub(crate) snapshot_bytes_received: Counter,
+    pub(crate) snapshot_longest_us: Gauge,
+    pub(crate) restore_longest_us: Gauge,
+    pub(crate) changes: Counter,
+    pub(crate) changes_refused: Counter,
+    pub(crate) transfers: Counter,
+    pub(crate) transfers_refused: Counter,
+    pub(crate) busy_refusals: Counter,
 }
 
 /// The counters of a node at one moment. Counts since the node started; a largest value since then
@@ -112,6 +130,10 @@ pub struct MetricsSnapshot {
     pub probes_rejected: u64,
     /// Messages that the protocol refused. The counters by reason below may miss some of a flood.
     pub messages_refused: u64,
+    /// Reads that a lease answered without a round.
+    pub lease_reads: u64,
+    /// Times that it gave up leadership because its disk did not finish a write.
+    pub stalled: u64,
     /// Elections that it won.
     pub leaderships: u64,
     /// Writes that the protocol asked for, the empty ones counted.
@@ -158,6 +180,42 @@ pub struct MetricsSnapshot {
     pub refused_incarnation: u64,
     /// Messages that contradict themselves, and refusals of a kind that has no counter.
     pub refused_malformed: u64,
+    /// Times that the beginning of the log was dropped behind a snapshot.
+    pub compactions: u64,
+    /// Times that the whole log was dropped behind a snapshot that was received.
+    pub log_resets: u64,
+    /// The longest of both, in microseconds.
+    pub compaction_longest_us: u64,
+    /// Snapshots of the own state that became durable.
+    pub snapshots_taken: u64,
+    /// Snapshots that a follower has all of.
+    pub snapshots_sent: u64,
+    /// Snapshots that came from a leader and are on the disk.
+    pub snapshots_received: u64,
+    /// Snapshots that the state machine was restored from, those at the start counted.
+    pub snapshots_installed: u64,
+    /// Snapshots that were not written, sent or received to their end, or were refused midway.
+    pub snapshots_failed: u64,
+    /// Bytes of parts that were written for snapshots of the own state.
+    pub snapshot_bytes_taken: u64,
+    /// Bytes of parts that were read to be sent, those of broken transfers counted.
+    pub snapshot_bytes_sent: u64,
+    /// Bytes of parts that were received.
+    pub snapshot_bytes_received: u64,
+    /// The longest time that one was written, sent or received, in microseconds.
+    pub snapshot_longest_us: u64,
+    /// The longest call of `StateMachine::restore`, in microseconds.
+    pub restore_longest_us: u64,
+    /// Changes of membership that were asked for here and took effect.
+    pub changes: u64,
+    /// Changes of membership that were asked for here and were refused, or whose end is unknown.
+    pub changes_refused: u64,
+    /// Transfers of leadership that were asked for here and happened.
+    pub transfers: u64,
+    /// Transfers of leadership that were asked for here and did not happen.
+    pub transfers_refused: u64,
+    /// Requests of clients that were refused because a limit was met: back-pressure.
+    pub busy_refusals: u64,
 }
 
 impl Metrics {
@@ -200,6 +258,8 @@ impl Metrics {
             elections: counters.elections,
             probes_rejected: counters.probes_rejected,
             messages_refused: counters.refused,
+            lease_reads: counters.lease_reads,
+            stalled: counters.stalled,
             leaderships: self.leaderships.value(),
             writes: self.writes.value(),
             appends: self.appends.value(),
@@ -223,6 +283,24 @@ impl Metrics {
             refused_stranger: self.refused_stranger.value(),
             refused_incarnation: self.refused_incarnation.value(),
             refused_malformed: self.refused_malformed.value(),
+            compactions: self.compactions.value(),
+            log_resets: self.log_resets.value(),
+            compaction_longest_us: self.compaction_longest_us.value(),
+            snapshots_taken: self.snapshots_taken.value(),
+            snapshots_sent: self.snapshots_sent.value(),
+            snapshots_received: self.snapshots_received.value(),
+            snapshots_installed: self.snapshots_installed.value(),
+            snapshots_failed: self.snapshots_failed.value(),
+            snapshot_bytes_taken: self.snapshot_bytes_taken.value(),
+            snapshot_bytes_sent: self.snapshot_bytes_sent.value(),
+            snapshot_bytes_received: self.snapshot_bytes_received.value(),
+            snapshot_longest_us: self.snapshot_longest_us.value(),
+            restore_longest_us: self.restore_longest_us.value(),
+            changes: self.changes.value(),
+            changes_refused: self.changes_refused.value(),
+            transfers: self.transfers.value(),
+            transfers_refused: self.transfers_refused.value(),
+            busy_refusals: self.busy_refusals.value(),
         }
     }
 }

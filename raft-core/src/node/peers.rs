@@ -1,21 +1,26 @@
-//! One outbox per peer and lane, and the task that empties it. A push never waits: what does not
-//! fit is dropped, because the protocol sends again and an old message is worth less than a new
-//! one.
+//! The other nodes: one outbox per peer and lane, and the task that empties it. A push never waits:
+//! what does not fit is dropped, because the protocol sends again and an old message is worth less
+//! than a new one.
 //!
 //! Two lanes, so that a heartbeat never waits behind entries: `control` and `bulk`
-//! ([`crate::Message::is_bulk`]).
+//! ([`crate::Message::is_bulk`]). The lanes of a peer start with the first message for it and end
+//! when it is not a member any more. Also somebody who is not a member may have to be answered: a
+//! node that was just added knows nobody.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
 
 use crate::config::Limits;
 use crate::error::StopReason;
-use crate::message::{Envelope, Message};
+use crate::membership::Membership;
+use crate::message::Envelope;
 use crate::node::event::Event;
+use crate::node::lifecycle::Spawner;
 use crate::node::metrics::Metrics;
+use crate::node::outbox::Outbox;
 use crate::transport::{SendError, Transport};
 use crate::types::NodeId;
 
@@ -23,25 +28,45 @@ use crate::types::NodeId;
 /// heartbeat goes.
 const CONTROL_MESSAGES_MAX: usize = 1024;
 
+/// Nodes that are not members and have lanes. What is for others is dropped.
+const GUESTS_MAX: usize = 8;
+
 /// All outboxes of a node.
-#[derive(Debug)]
 pub(crate) struct Peers {
-    peers: BTreeMap<NodeId, Peer>,
+    links: Arc<Links>,
+    spawner: Spawner,
+    bulk_messages_max: usize,
+    bulk_bytes_max: usize,
+    known: RwLock<Known>,
+}
+
+/// What every lane needs.
+struct Links {
+    transport: Arc<dyn Transport>,
     events: mpsc::Sender<Event>,
     metrics: Arc<Metrics>,
 }
 
-#[derive(Debug)]
+#[derive(Default)]
+struct Known {
+    members: BTreeSet<NodeId>,
+    /// Those that something was said to.
+    peers: BTreeMap<NodeId, Arc<Peer>>,
+}
+
 struct Peer {
+    id: NodeId,
     control: Outbox,
     bulk: Outbox,
     /// A loss was reported, and the driver takes no other report before its next tick.
     reported: AtomicBool,
+    /// Ends both lanes.
+    is_dismissed: watch::Sender<bool>,
 }
 
 /// Which of a peer's two outboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lane {
+enum Lane {
     /// Small messages that must not wait.
     Control,
     /// Entries.
@@ -49,252 +74,262 @@ pub(crate) enum Lane {
 }
 
 impl Peers {
-    /// Empty outboxes for these peers.
+    /// Knows nobody yet.
     pub(crate) fn new(
-        ids: impl Iterator<Item = NodeId>,
         limits: &Limits,
+        transport: Arc<dyn Transport>,
+        spawner: Spawner,
         events: mpsc::Sender<Event>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        // The protocol keeps a window of appends per follower; twice that leaves room for what it
-        // sends again after a change of leadership.
-        let bulk_messages = limits.inflight_messages_max.saturating_mul(2);
-        let bulk_bytes = limits.inflight_bytes_max.saturating_mul(2);
-        let peer = || Peer {
-            control: Outbox::new(CONTROL_MESSAGES_MAX, usize::MAX),
-            bulk: Outbox::new(bulk_messages, bulk_bytes),
-            reported: AtomicBool::new(false),
-        };
         Self {
-            peers: ids.map(|id| (id, peer())).collect(),
-            events,
-            metrics,
+            links: Arc::new(Links {
+                transport,
+                events,
+                metrics,
+            }),
+            spawner,
+            // The protocol keeps a window of appends per follower; twice that leaves room for what
+            // it sends again after a change of leadership.
+            bulk_messages_max: limits.inflight_messages_max.saturating_mul(2),
+            bulk_bytes_max: limits.inflight_bytes_max.saturating_mul(2),
+            known: RwLock::default(),
         }
     }
 
-    /// The peers, in order of their ids.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = NodeId> {
-        self.peers.keys().copied()
+    /// Whom the node talks to from now on. The lanes of all others end, with what waits in them.
+    pub(crate) fn set_members(&self, own: NodeId, members: &Membership) {
+        let ids = members.iter().map(|(id, _)| id).filter(|id| *id != own);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.members = ids.collect();
+        let Known { members, peers } = &mut *known;
+        peers.retain(|id, peer| {
+            let stays = members.contains(id);
+            if !stays {
+                peer.is_dismissed.send_replace(true);
+            }
+            stays
+        });
     }
 
     /// Queues a message for its addressee. Never waits.
     pub(crate) fn push(&self, envelope: Envelope) {
-        let to = envelope.to;
-        let Some(peer) = self.peers.get(&to) else {
-            self.metrics.messages_dropped.increment();
+        let Some(peer) = self.peer(envelope.to) else {
+            self.links.metrics.messages_dropped.increment();
             return;
         };
         if envelope.message.is_bulk() {
             if !peer.bulk.push(envelope) {
-                self.metrics.messages_dropped.increment();
-                self.report_loss(to, peer);
+                self.links.metrics.messages_dropped.increment();
+                self.links.report_loss(&peer);
             }
         } else if peer.control.push_over_oldest(envelope) {
-            self.metrics.messages_dropped.increment();
+            self.links.metrics.messages_dropped.increment();
         }
     }
 
     /// Lets a further loss per peer be reported. The driver calls it at every tick, so that a dead
     /// peer wakes it once per tick at most.
     pub(crate) fn allow_reports(&self) {
-        for peer in self.peers.values() {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        for peer in known.peers.values() {
             peer.reported.store(false, Ordering::Relaxed);
         }
     }
 
-    fn report_loss(&self, id: NodeId, peer: &Peer) {
+    fn peer(&self, id: NodeId) -> Option<Arc<Peer>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let found = known.peers.get(&id).cloned();
+        drop(known);
+        found.or_else(|| self.admit(id))
+    }
+
+    /// Starts the lanes of a peer; none where there is no room for it.
+    fn admit(&self, id: NodeId) -> Option<Arc<Peer>> {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(peer) = known.peers.get(&id) {
+            return Some(Arc::clone(peer));
+        }
+        let guests = known.peers.keys().filter(|id| !known.members.contains(id));
+        if !known.members.contains(&id) && guests.count() >= GUESTS_MAX {
+            return None;
+        }
+        let peer = Arc::new(Peer {
+            id,
+            control: Outbox::new(CONTROL_MESSAGES_MAX, usize::MAX),
+            bulk: Outbox::new(self.bulk_messages_max, self.bulk_bytes_max),
+            reported: AtomicBool::new(false),
+            is_dismissed: watch::Sender::new(false),
+        });
+        for (name, lane) in [("control", Lane::Control), ("bulk", Lane::Bulk)] {
+            let task = run_lane(Arc::clone(&self.links), Arc::clone(&peer), lane);
+            if !self.spawner.try_spawn(name, task) {
+                // The next message tries again.
+                peer.is_dismissed.send_replace(true);
+                return None;
+            }
+        }
+        known.peers.insert(id, Arc::clone(&peer));
+        Some(peer)
+    }
+}
+
+impl Links {
+    fn report_loss(&self, peer: &Peer) {
         if peer.reported.swap(true, Ordering::Relaxed) {
             return;
         }
-        if self.events.try_send(Event::Unreachable(id)).is_err() {
+        if self.events.try_send(Event::Unreachable(peer.id)).is_err() {
             // No room for the report; the next loss tries again.
             peer.reported.store(false, Ordering::Relaxed);
         }
     }
 }
 
-/// Empties one lane of one peer until it is aborted.
-pub(crate) async fn run_lane(
-    peers: Arc<Peers>,
-    to: NodeId,
-    lane: Lane,
-    transport: Arc<dyn Transport>,
-) -> Result<(), StopReason> {
-    let peer = &peers.peers[&to];
+/// Empties one lane of one peer until the peer is dismissed.
+async fn run_lane(links: Arc<Links>, peer: Arc<Peer>, lane: Lane) -> Result<(), StopReason> {
+    let mut dismissed = peer.is_dismissed.subscribe();
+    tokio::select! {
+        biased;
+        _ = dismissed.wait_for(|is_dismissed| *is_dismissed) => Ok(()),
+        never = empty(&links, &peer, lane) => match never {},
+    }
+}
+
+async fn empty(links: &Links, peer: &Peer, lane: Lane) -> std::convert::Infallible {
     let outbox = match lane {
         Lane::Control => &peer.control,
         Lane::Bulk => &peer.bulk,
     };
+    let to = peer.id;
     loop {
         let envelope = outbox.pop().await;
-        match transport.send(to, envelope).await {
-            Ok(()) => peers.metrics.messages_sent.increment(),
+        match links.transport.send(to, envelope).await {
+            Ok(()) => links.metrics.messages_sent.increment(),
             // The receive task sees the same and ends the node.
-            Err(SendError::Closed) => peers.metrics.messages_failed.increment(),
+            Err(SendError::Closed) => links.metrics.messages_failed.increment(),
             Err(error) => {
-                peers.metrics.messages_failed.increment();
+                links.metrics.messages_failed.increment();
                 tracing::debug!(%to, %error, "message lost");
-                peers.report_loss(to, peer);
+                links.report_loss(peer);
             }
         }
     }
-}
-
-/// A bounded queue with one consumer, where the producer decides what goes when it is full.
-#[derive(Debug)]
-struct Outbox {
-    messages_max: usize,
-    bytes_max: usize,
-    queue: Mutex<Queue>,
-    filled: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    messages: VecDeque<Envelope>,
-    bytes: usize,
-}
-
-impl Queue {
-    fn remove(&mut self, at: usize) -> Option<Envelope> {
-        let envelope = self.messages.remove(at)?;
-        self.bytes -= envelope.message.entry_bytes();
-        Some(envelope)
-    }
-}
-
-impl Outbox {
-    fn new(messages_max: usize, bytes_max: usize) -> Self {
-        Self {
-            messages_max,
-            bytes_max,
-            queue: Mutex::default(),
-            filled: Notify::new(),
-        }
-    }
-
-    /// Queues the message if it fits; an empty outbox takes any message.
-    fn push(&self, envelope: Envelope) -> bool {
-        let bytes = envelope.message.entry_bytes();
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = queue.messages.len() < self.messages_max
-            && queue.bytes.saturating_add(bytes) <= self.bytes_max;
-        if !fits && !queue.messages.is_empty() {
-            return false;
-        }
-        queue.bytes += bytes;
-        queue.messages.push_back(envelope);
-        drop(queue);
-        self.filled.notify_one();
-        true
-    }
-
-    /// Queues the message in any case. In a full outbox the oldest heartbeat makes room, or where
-    /// there is none the oldest message; whether one had to go comes back.
-    fn push_over_oldest(&self, envelope: Envelope) -> bool {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_full = queue.messages.len() >= self.messages_max;
-        if is_full {
-            let oldest = queue.messages.iter().position(is_repeated_soon);
-            queue.remove(oldest.unwrap_or(0));
-        }
-        queue.bytes += envelope.message.entry_bytes();
-        queue.messages.push_back(envelope);
-        drop(queue);
-        self.filled.notify_one();
-        is_full
-    }
-
-    async fn pop(&self) -> Envelope {
-        loop {
-            let oldest = {
-                let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-                queue.remove(0)
-            };
-            match oldest {
-                Some(envelope) => return envelope,
-                // A permit of an earlier push only costs another look.
-                None => self.filled.notified().await,
-            }
-        }
-    }
-}
-
-/// Whether a newer message of the same kind says all that this one says.
-fn is_repeated_soon(envelope: &Envelope) -> bool {
-    matches!(
-        envelope.message,
-        Message::Heartbeat(_)
-            | Message::HeartbeatReply(_)
-            | Message::PreVote(_)
-            | Message::PreVoteReply(_)
-    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::entry::{Entry, EntryKind};
-    use crate::message::{Append, AppendReply, Heartbeat};
+    use crate::membership::{Member, MemberRole};
+    use crate::message::{Append, Heartbeat, Message};
+    use crate::node::lifecycle::{self, LifeWatch};
     use crate::types::{ClusterId, GroupId, Incarnation, Index, LogId, Term};
     use async_trait::async_trait;
     use bytes::Bytes;
+    use std::sync::Mutex;
 
-    fn envelope(message: Message) -> Envelope {
+    fn envelope(to: u64, message: Message) -> Envelope {
         Envelope {
             cluster: ClusterId::default(),
             group: GroupId(1),
             from: NodeId(1),
             from_incarnation: Incarnation(1),
-            to: NodeId(2),
-            to_incarnation: Incarnation(2),
+            to: NodeId(to),
+            to_incarnation: Incarnation(to),
             term: Term(1),
             message,
         }
     }
 
-    fn heartbeat(round: u64) -> Envelope {
+    fn heartbeat_to(to: u64, round: u64) -> Envelope {
         let commit = Index(0);
-        envelope(Message::Heartbeat(Heartbeat {
+        let is_last = false;
+        let beat = Heartbeat {
             commit,
             round,
-            is_last: false,
-        }))
-    }
-
-    fn ack(matched: u64) -> Envelope {
-        let matched = Index(matched);
-        envelope(Message::AppendReply(AppendReply::Accepted { matched }))
+            is_last,
+        };
+        envelope(to, Message::Heartbeat(beat))
     }
 
     fn append(payload_bytes: usize) -> Envelope {
         let id = LogId::new(Term(1), Index(1));
         let payload = Bytes::from(vec![0; payload_bytes]);
-        envelope(Message::Append(Append {
+        let append = Append {
             base: LogId::ZERO,
             commit: Index(0),
             entries: vec![Entry::new(id, EntryKind::Command, payload)],
-        }))
+        };
+        envelope(2, Message::Append(append))
     }
 
-    fn peers(limits: &Limits) -> (Arc<Peers>, mpsc::Receiver<Event>) {
+    fn members(ids: &[u64]) -> Membership {
+        let member = |id: u64| Member {
+            incarnation: Incarnation(id),
+            address: String::new(),
+            role: MemberRole::Voter,
+        };
+        Membership::new(ids.iter().map(|id| (NodeId(*id), member(*id))).collect()).unwrap()
+    }
+
+    /// Fails every bulk message and never finishes a control message, but for that to node 3.
+    #[derive(Default)]
+    struct Broken {
+        begun: Mutex<Vec<u64>>,
+    }
+
+    #[async_trait]
+    impl Transport for Broken {
+        async fn send(&self, to: NodeId, envelope: Envelope) -> Result<(), SendError> {
+            self.begun.lock().unwrap().push(to.0);
+            if !envelope.message.is_bulk() && to != NodeId(3) {
+                std::future::pending::<()>().await;
+            }
+            let why = "no route".to_owned();
+            Err(SendError::Unreachable { to, why })
+        }
+
+        async fn recv(&self) -> Option<crate::transport::Incoming> {
+            std::future::pending().await
+        }
+
+        async fn close(&self) {}
+    }
+
+    struct Bench {
+        peers: Peers,
+        events: mpsc::Receiver<Event>,
+        metrics: Arc<Metrics>,
+        transport: Arc<Broken>,
+        _life: LifeWatch,
+    }
+
+    /// Node 1 of three.
+    fn bench(limits: &Limits) -> Bench {
+        let (mut supervisor, _life) = lifecycle::new();
         let (sender, events) = mpsc::channel(8);
-        let ids = [NodeId(2)].into_iter();
-        let peers = Peers::new(ids, limits, sender, Arc::default());
-        (Arc::new(peers), events)
+        let transport = Arc::new(Broken::default());
+        let metrics = Arc::<Metrics>::default();
+        let shared = Arc::clone(&transport) as Arc<dyn Transport>;
+        let spawner = supervisor.spawner();
+        let peers = Peers::new(limits, shared, spawner, sender, Arc::clone(&metrics));
+        peers.set_members(NodeId(1), &members(&[1, 2, 3]));
+        supervisor.spawn("idle", lifecycle::Ending::Abort, std::future::pending());
+        let end = Arc::clone(&transport) as Arc<dyn Transport>;
+        tokio::spawn(supervisor.run(end));
+        Bench {
+            peers,
+            events,
+            metrics,
+            transport,
+            _life,
+        }
     }
 
-    #[tokio::test]
-    async fn a_full_control_outbox_drops_its_oldest_heartbeat_and_keeps_acks() {
-        let outbox = Outbox::new(3, usize::MAX);
-        assert!(!outbox.push_over_oldest(ack(1)));
-        assert!(!outbox.push_over_oldest(heartbeat(1)));
-        assert!(!outbox.push_over_oldest(heartbeat(2)));
-        assert!(outbox.push_over_oldest(ack(2)));
-        assert!(outbox.push_over_oldest(ack(3)));
-        assert!(outbox.push_over_oldest(ack(4)));
-        for expected in [ack(2), ack(3), ack(4)] {
-            assert_eq!(outbox.pop().await, expected);
+    async fn until(mut holds: impl FnMut() -> bool) {
+        while !holds() {
+            tokio::task::yield_now().await;
         }
     }
 
@@ -304,93 +339,79 @@ mod tests {
             inflight_messages_max: 1,
             ..Limits::default()
         };
-        let (peers, mut events) = peers(&limits);
+        let mut bench = bench(&limits);
+        // Nothing awaits here, so no lane runs.
         for _ in 0..10 {
-            peers.push(append(10));
+            bench.peers.push(append(10));
         }
-        assert!(matches!(
-            events.try_recv(),
-            Ok(Event::Unreachable(NodeId(2)))
-        ));
-        assert!(events.try_recv().is_err());
-        peers.allow_reports();
-        peers.push(append(10));
-        assert!(events.try_recv().is_ok());
-        assert_eq!(peers.metrics.messages_dropped.value(), 9);
+        let event = bench.events.try_recv();
+        assert!(matches!(event, Ok(Event::Unreachable(NodeId(2)))));
+        assert!(bench.events.try_recv().is_err());
+        bench.peers.allow_reports();
+        bench.peers.push(append(10));
+        assert!(bench.events.try_recv().is_ok());
+        assert_eq!(bench.metrics.messages_dropped.value(), 9);
     }
 
-    #[test]
-    fn the_bulk_outbox_is_bounded_in_bytes_but_takes_one_large_message() {
-        let outbox = Outbox::new(100, 1000);
-        assert!(outbox.push(append(5000)));
-        assert!(!outbox.push(append(1)));
+    #[tokio::test]
+    async fn a_few_strangers_are_answered_and_the_others_dropped_until_the_members_change() {
+        let bench = bench(&Limits::default());
+        let strangers = 10..10 + GUESTS_MAX as u64 + 3;
+        for id in strangers.clone() {
+            bench.peers.push(heartbeat_to(id, 1));
+        }
+        assert_eq!(bench.metrics.messages_dropped.value(), 3);
+        bench.peers.push(heartbeat_to(2, 1));
+        assert_eq!(
+            bench.metrics.messages_dropped.value(),
+            3,
+            "members have room"
+        );
+        until(|| bench.transport.begun.lock().unwrap().len() == GUESTS_MAX + 1).await;
+        bench.peers.set_members(NodeId(1), &members(&[1, 2, 3]));
+        bench.peers.push(heartbeat_to(strangers.end - 1, 1));
+        assert_eq!(bench.metrics.messages_dropped.value(), 3);
     }
 
-    #[test]
-    fn a_message_for_a_stranger_is_counted_and_dropped() {
-        let (peers, _events) = peers(&Limits::default());
-        peers.push(Envelope {
-            to: NodeId(9),
-            ..heartbeat(1)
-        });
-        assert_eq!(peers.metrics.messages_dropped.value(), 1);
-    }
-
-    /// Fails every bulk message and never finishes a control message.
-    struct Broken;
-
-    #[async_trait]
-    impl Transport for Broken {
-        async fn send(&self, to: NodeId, envelope: Envelope) -> Result<(), SendError> {
-            if !envelope.message.is_bulk() {
-                std::future::pending::<()>().await;
-            }
-            let why = "no route".to_owned();
-            Err(SendError::Unreachable { to, why })
-        }
-
-        async fn recv(&self) -> Option<crate::transport::Incoming> {
-            None
-        }
-
-        async fn close(&self) {}
+    #[tokio::test]
+    async fn the_lanes_of_a_member_that_goes_end_though_a_send_hangs_and_start_anew() {
+        let bench = bench(&Limits::default());
+        let begun = || bench.transport.begun.lock().unwrap().len();
+        bench.peers.push(heartbeat_to(2, 1));
+        until(|| begun() == 1).await;
+        bench.peers.push(heartbeat_to(2, 2));
+        tokio::task::yield_now().await;
+        assert_eq!(begun(), 1, "the first one hangs");
+        let lanes = bench.peers.peer(NodeId(2)).unwrap();
+        bench.peers.set_members(NodeId(1), &members(&[1, 3]));
+        until(|| lanes.is_dismissed.receiver_count() == 0).await;
+        bench.peers.set_members(NodeId(1), &members(&[1, 2, 3]));
+        bench.peers.push(heartbeat_to(2, 3));
+        until(|| begun() == 2).await;
     }
 
     #[tokio::test]
     async fn a_peer_that_fails_every_message_is_reported_once_until_the_next_tick() {
-        let (peers, mut events) = peers(&Limits::default());
-        let transport: Arc<dyn Transport> = Arc::new(Broken);
-        let lane = run_lane(Arc::clone(&peers), NodeId(2), Lane::Bulk, transport);
-        let lane = tokio::spawn(lane);
+        let mut bench = bench(&Limits::default());
         for count in 1..=20 {
-            peers.push(append(1));
-            while peers.metrics.messages_failed.value() < count {
-                tokio::task::yield_now().await;
-            }
+            bench.peers.push(append(1));
+            until(|| bench.metrics.messages_failed.value() >= count).await;
         }
-        assert!(matches!(events.try_recv(), Ok(Event::Unreachable(_))));
-        assert!(events.try_recv().is_err());
-        lane.abort();
+        assert!(matches!(bench.events.try_recv(), Ok(Event::Unreachable(_))));
+        assert!(bench.events.try_recv().is_err());
     }
 
     #[tokio::test]
     async fn a_lane_that_hangs_holds_up_nobody() {
-        let (peers, _events) = peers(&Limits::default());
-        let transport: Arc<dyn Transport> = Arc::new(Broken);
-        let run = |lane| run_lane(Arc::clone(&peers), NodeId(2), lane, Arc::clone(&transport));
-        let control = tokio::spawn(run(Lane::Control));
-        let bulk = tokio::spawn(run(Lane::Bulk));
+        let bench = bench(&Limits::default());
         for round in 0..5000 {
-            peers.push(heartbeat(round));
+            bench.peers.push(heartbeat_to(2, round));
         }
-        peers.push(append(1));
-        while peers.metrics.messages_failed.value() < 1 {
-            tokio::task::yield_now().await;
-        }
-        let control_queue = peers.peers[&NodeId(2)].control.queue.lock().unwrap();
-        assert!(control_queue.messages.len() <= CONTROL_MESSAGES_MAX);
-        drop(control_queue);
-        control.abort();
-        bulk.abort();
+        bench.peers.push(append(1));
+        until(|| bench.metrics.messages_failed.value() == 1).await;
+        let peer = bench.peers.peer(NodeId(2)).unwrap();
+        assert!(peer.control.len() <= CONTROL_MESSAGES_MAX);
+        bench.peers.push(heartbeat_to(3, 1));
+        until(|| bench.metrics.messages_failed.value() == 2).await;
     }
 }

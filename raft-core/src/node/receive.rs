@@ -1,14 +1,15 @@
 //! Takes messages from the transport into the driver's inbox. Here the node may wait: an inbox that
-//! is full holds up the transport, which holds up the sender.
+//! is full holds up the transport, which holds up the sender. Snapshots that are offered go to a
+//! task of their own, so that nothing waits behind one.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::error::StopReason;
-use crate::message::Envelope;
+use crate::error::{Refusal, StopReason};
+use crate::message::{Envelope, Message};
 use crate::node::metrics::Metrics;
-use crate::transport::{Incoming, Transport};
+use crate::transport::{Incoming, IncomingSnapshot, Transport};
 
 /// Messages that may wait for the driver.
 pub(crate) const INBOX_MESSAGES_MAX: usize = 4096;
@@ -21,21 +22,40 @@ const INBOX_BYTES_MAX: u32 = 64 << 20;
 pub(crate) struct Received {
     /// The message.
     pub(crate) envelope: Envelope,
-    _room: Option<OwnedSemaphorePermit>,
+    /// Of the inbox; for a snapshot that is on the disk, of the way into the state machine.
+    pub(crate) room: Option<OwnedSemaphorePermit>,
+}
+
+impl Received {
+    /// A message that takes `room`.
+    pub(crate) fn new(envelope: Envelope, room: Option<OwnedSemaphorePermit>) -> Self {
+        Self { envelope, room }
+    }
 }
 
 /// Runs until it is aborted, or the transport ends.
 pub(crate) async fn run(
     transport: Arc<dyn Transport>,
     inbox: mpsc::Sender<Received>,
+    offers: mpsc::Sender<IncomingSnapshot>,
     metrics: Arc<Metrics>,
 ) -> Result<(), StopReason> {
     let room = Arc::new(Semaphore::new(INBOX_BYTES_MAX as usize));
     while let Some(incoming) = transport.recv().await {
-        let Incoming::Message(envelope) = incoming else {
-            continue;
-        };
         metrics.messages_received.increment();
+        let envelope = match incoming {
+            Incoming::Message(envelope) => envelope,
+            Incoming::Snapshot(offer) => {
+                // One that does not fit is dropped, which refuses it.
+                let _ = offers.try_send(offer);
+                continue;
+            }
+        };
+        if matches!(envelope.message, Message::Snapshot(_)) {
+            // It would say that a snapshot is on our disk. Only we can know that.
+            refuse(&envelope, &metrics);
+            continue;
+        }
         let bytes = u32::try_from(envelope.message.entry_bytes()).unwrap_or(INBOX_BYTES_MAX);
         let claim = if bytes == 0 {
             None
@@ -46,13 +66,21 @@ pub(crate) async fn run(
                 .await
                 .ok()
         };
-        let received = Received {
-            envelope,
-            _room: claim,
-        };
-        if inbox.send(received).await.is_err() {
+        if inbox.send(Received::new(envelope, claim)).await.is_err() {
             return Ok(());
         }
     }
     Err(StopReason::Transport)
+}
+
+fn refuse(envelope: &Envelope, metrics: &Metrics) {
+    let refusal = Refusal::Malformed {
+        from: envelope.from,
+        message: envelope.message.name(),
+        term: envelope.term,
+    };
+    let count = metrics.count_refusal(refusal);
+    if count.is_power_of_two() {
+        tracing::warn!(%refusal, count, "message refused");
+    }
 }

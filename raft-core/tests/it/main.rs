@@ -4,6 +4,10 @@
 mod cluster;
 mod endings;
 mod limits;
+mod members;
+mod reads;
+mod restart;
 mod slow;
+mod snapshots;
 mod support;
 mod throughput;

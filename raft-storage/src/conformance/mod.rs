@@ -1,5 +1,5 @@
-//! What every log store must do, as one suite. It panics, naming the case, at the first thing that
-//! a store does differently from a plain vector of entries.
+//! What every log store and its snapshots must do, as one suite. It panics, naming the case, at the
+//! first thing that a store does differently from a plain vector of entries.
 //!
 //! ```no_run
 //! # async fn example() {
@@ -14,9 +14,11 @@
 //! ```
 
 mod cases;
+mod compaction;
 mod model;
 mod place;
 mod random;
+mod snapshots;
 
 pub use place::Place;
 pub use random::{RandomOptions, run_random};
@@ -38,7 +40,31 @@ pub async fn run(mut new_place: impl FnMut() -> Place) {
     cases::large_entries_come_back_whole(new_place()).await;
     cases::an_old_hard_state_survives_much_writing(new_place()).await;
     cases::readers_work_beside_appends(new_place()).await;
-    for seed in 0..4 {
+    compaction::drops_entries_and_keeps_the_rest(new_place()).await;
+    compaction::of_the_whole_log_leaves_where_it_goes_on(new_place()).await;
+    compaction::of_a_log_over_many_files(new_place()).await;
+    compaction::keeps_term_and_vote(new_place()).await;
+    compaction::loads_the_memberships_that_are_left(new_place()).await;
+    compaction::a_reset_leaves_nothing_but_term_and_vote(new_place()).await;
+    compaction::a_log_goes_on_behind_a_reset(new_place()).await;
+    compaction::readers_beside_it_meet_the_start(new_place()).await;
+    run_snapshots(&mut new_place).await;
+    for seed in 0..6 {
         run_random(new_place(), RandomOptions { seed, steps: 60 }).await;
     }
+}
+
+async fn run_snapshots(new_place: &mut impl FnMut() -> Place) {
+    snapshots::a_store_begins_without(new_place()).await;
+    snapshots::one_is_there_once_it_is_finished(new_place()).await;
+    snapshots::one_that_is_not_finished_leaves_nothing(new_place()).await;
+    snapshots::a_newer_one_takes_the_place(new_place()).await;
+    snapshots::an_older_one_that_ends_later_goes(new_place()).await;
+    snapshots::readers_go_to_any_part(new_place()).await;
+    snapshots::a_transfer_goes_on_where_it_ended(new_place()).await;
+    snapshots::a_transfer_of_another_one_begins_anew(new_place()).await;
+    snapshots::what_was_not_announced_is_refused(new_place()).await;
+    snapshots::one_transfer_at_a_time(new_place()).await;
+    snapshots::parts_have_a_largest_size(new_place()).await;
+    snapshots::the_log_and_they_do_not_touch_each_other(new_place()).await;
 }

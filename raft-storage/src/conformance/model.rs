@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use raft_core::{
     AppendBatch, Entry, EntryKind, HardState, Index, LoadedLog, LogId, LogReader, LogStore, NodeId,
-    Term,
+    StorageError, Term,
 };
 
 use super::place::Place;
@@ -18,6 +18,8 @@ pub(super) struct Checked {
     place: Place,
     store: Option<Box<dyn LogStore>>,
     pub(super) hard_state: HardState,
+    /// The entry before the first one.
+    pub(super) start: LogId,
     pub(super) entries: Vec<Entry>,
 }
 
@@ -28,6 +30,7 @@ impl Checked {
             place,
             store: None,
             hard_state: HardState::default(),
+            start: LogId::ZERO,
             entries: Vec::new(),
         };
         checked.reopen().await;
@@ -38,31 +41,30 @@ impl Checked {
     pub(super) async fn reopen(&mut self) {
         self.store = None;
         let case = self.case;
-        let mut store = (self.place)().unwrap_or_else(|error| panic!("{case}: open: {error}"));
-        let loaded = store.load().await;
-        let loaded = loaded.unwrap_or_else(|error| panic!("{case}: load: {error}"));
-        assert_eq!(loaded, self.expected(), "{case}: what a reopened log loads");
+        let store = (self.place)().unwrap_or_else(|error| panic!("{case}: open: {error}"));
         self.store = Some(store);
+        self.load().await;
         self.compare().await;
     }
 
-    fn expected(&self) -> LoadedLog {
-        let mut term_runs: Vec<(Term, Index)> = Vec::new();
-        for entry in &self.entries {
-            if term_runs.last().is_none_or(|run| run.0 != entry.term()) {
-                term_runs.push((entry.term(), entry.index()));
-            }
-        }
-        LoadedLog {
-            hard_state: self.hard_state,
-            term_runs,
-            last: self.last(),
-            ..LoadedLog::default()
-        }
+    /// Compares what the store says that it holds.
+    pub(super) async fn load(&mut self) {
+        let case = self.case;
+        let expected = LoadedLog::of_entries(self.hard_state, self.start, &self.entries);
+        let loaded = self.store().load().await;
+        let loaded = loaded.unwrap_or_else(|error| panic!("{case}: load: {error}"));
+        assert_eq!(loaded, expected, "{case}: what the log loads");
     }
 
     pub(super) fn last(&self) -> LogId {
-        self.entries.last().map_or(LogId::ZERO, Entry::id)
+        self.entries.last().map_or(self.start, Entry::id)
+    }
+
+    /// The id of an entry that is held, or of the start.
+    pub(super) fn id_at(&self, index: u64) -> LogId {
+        let mut held = self.entries.iter().map(Entry::id);
+        held.find(|id| id.index == Index(index))
+            .unwrap_or(self.start)
     }
 
     pub(super) fn store(&mut self) -> &mut dyn LogStore {
@@ -98,18 +100,45 @@ impl Checked {
         .await;
     }
 
+    /// Drops the entries up to `to` from both.
+    pub(super) async fn compact(&mut self, to: LogId) {
+        let case = self.case;
+        self.entries.retain(|entry| entry.index() > to.index);
+        self.start = to;
+        let done = self.store().compact(to).await;
+        done.unwrap_or_else(|error| panic!("{case}: compaction to {to}: {error}"));
+    }
+
+    /// Drops all entries from both; they go on behind `to`.
+    pub(super) async fn reset(&mut self, to: LogId) {
+        let case = self.case;
+        self.entries.clear();
+        self.start = to;
+        let done = self.store().reset(to).await;
+        done.unwrap_or_else(|error| panic!("{case}: reset to {to}: {error}"));
+    }
+
     /// Reads the whole log and compares it.
     pub(super) async fn compare(&mut self) {
         let reader = self.reader();
-        let end = self.last().index.next();
-        let mut at = Index(1);
+        let (first, end) = (self.start.index.next(), self.last().index.next());
+        let mut at = first;
         let case = self.case;
+        for from in [Index(0), self.start.index] {
+            let read = reader.read(from..end.next(), usize::MAX).await;
+            let refused = matches!(
+                read,
+                Err(StorageError::OutOfRange { from: f, first: held, .. })
+                    if f == from && held == first
+            );
+            assert!(refused, "{case}: read from {from}: {read:?}");
+        }
         while at < end {
             let read = reader.read(at..end, COMPARE_BYTES).await;
             let read = read.unwrap_or_else(|error| panic!("{case}: read from {at}: {error}"));
             assert!(!read.is_empty(), "{case}: nothing read from {at}");
             for entry in read {
-                let position = usize::try_from(at.previous().0).expect("a small log");
+                let position = usize::try_from(at.0 - first.0).expect("a small log");
                 assert!(
                     entry == self.entries[position],
                     "{case}: entry {} was read as {}",
@@ -133,7 +162,8 @@ pub(super) fn entries_behind(last: Index, term: u64, lengths: &[usize]) -> Vec<E
         .collect()
 }
 
-/// An entry whose payload tells index and term, so that no other one looks like it.
+/// An entry whose payload tells index and term, so that no other one looks like it. Some are
+/// memberships: to a store, these are bytes as well.
 pub(super) fn entry(term: u64, index: u64, length: usize) -> Entry {
     let id = LogId::new(Term(term), Index(index));
     if length == 0 {
@@ -142,7 +172,11 @@ pub(super) fn entry(term: u64, index: u64, length: usize) -> Entry {
     let mark = index.wrapping_mul(31).wrapping_add(term.wrapping_mul(7));
     let pattern = mark.to_le_bytes();
     let payload: Vec<u8> = pattern.into_iter().cycle().take(length).collect();
-    Entry::new(id, EntryKind::Command, payload.into())
+    let kind = match index % 5 {
+        3 => EntryKind::Membership,
+        _ => EntryKind::Command,
+    };
+    Entry::new(id, kind, payload.into())
 }
 
 /// A term and a vote.

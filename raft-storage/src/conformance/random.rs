@@ -1,6 +1,6 @@
-//! Random batches against the model: what nobody thought of.
+//! Random changes against the model: what nobody thought of.
 
-use raft_core::{AppendBatch, Index};
+use raft_core::{AppendBatch, Index, LogId, Term};
 
 use super::model::{Checked, entries_behind, hard_state};
 use super::place::Place;
@@ -14,20 +14,36 @@ pub struct RandomOptions {
     pub steps: u64,
 }
 
-/// Appends random batches and compares the store with the model, with a reopen now and then.
+/// Appends random batches, with a compaction or a reset in between, and compares the store with the
+/// model, with a reopen now and then.
 ///
 /// # Panics
 /// When store and model differ.
 pub async fn run_random(place: Place, options: RandomOptions) {
     let mut random = Random(options.seed);
-    let mut log = Checked::open("random batches", place).await;
+    let mut log = Checked::open("random changes", place).await;
     let mut term = 1;
     for _ in 0..options.steps {
         if random.one_in(5) {
             term += 1 + random.below(3);
         }
-        let batch = random_batch(&mut random, &log, term);
-        log.append(batch).await;
+        match random.below(24) {
+            0..3 => {
+                let (start, held) = (log.start.index.0, log.last().index.0);
+                let to = log.id_at(start + random.below(held + 1 - start));
+                log.compact(to).await;
+            }
+            3 => {
+                term += random.below(2);
+                let (start, held) = (log.start.index.0, log.last().index.0);
+                let index = start.max(1) + random.below(2 * (held + 1 - start));
+                log.reset(LogId::new(Term(term), Index(index))).await;
+            }
+            _ => {
+                let batch = random_batch(&mut random, &log, term);
+                log.append(batch).await;
+            }
+        }
         if random.one_in(6) {
             log.compare().await;
         }
@@ -39,11 +55,11 @@ pub async fn run_random(place: Place, options: RandomOptions) {
 }
 
 fn random_batch(random: &mut Random, log: &Checked, term: u64) -> AppendBatch {
-    let held = log.last().index.0;
+    let (start, held) = (log.start.index.0, log.last().index.0);
     let truncate_from = random.one_in(4).then(|| {
         // Mostly a little, sometimes far.
         let depth = if random.one_in(4) { held + 2 } else { 6 };
-        Index((held + 2 - random.below(depth).min(held + 1)).max(1))
+        Index((held + 2 - random.below(depth).min(held + 1)).max(start + 1))
     });
     let kept = truncate_from.map_or(held, |from| from.previous().0.min(held));
     let count = if random.one_in(4) {

@@ -12,6 +12,7 @@ use std::path::Path;
 pub(crate) enum Note<'a> {
     Create(&'a Path),
     Write(&'a Path, u64, &'a [u8]),
+    SetLength(&'a Path, u64),
     Sync(&'a Path),
     Rename(&'a Path, &'a Path),
     Remove(&'a Path),

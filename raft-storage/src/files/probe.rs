@@ -15,6 +15,17 @@ const SECTOR_BYTES: usize = 512;
 /// The files of a directory, by name.
 pub(crate) type Image = BTreeMap<PathBuf, Vec<u8>>;
 
+/// A directory in memory where that is possible: tests ask what is stored, not how fast.
+pub(crate) fn memory_dir() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let dir = if memory.is_dir() {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
+    };
+    dir.expect("a scratch directory can be made")
+}
+
 /// Records, and fails on command.
 #[derive(Debug, Default)]
 pub(crate) struct Probe {
@@ -34,6 +45,7 @@ struct State {
 pub(crate) enum Event {
     Create(PathBuf, usize),
     Write(usize, u64, Vec<u8>),
+    SetLength(usize, u64),
     Sync(usize),
     Rename(PathBuf, PathBuf),
     Remove(PathBuf),
@@ -106,6 +118,7 @@ impl State {
             Note::Write(path, offset, bytes) => {
                 Event::Write(self.names[&name(path)], *offset, bytes.to_vec())
             }
+            Note::SetLength(path, bytes) => Event::SetLength(self.names[&name(path)], *bytes),
             Note::Sync(path) => Event::Sync(self.names[&name(path)]),
             Note::Rename(from, to) => {
                 let file = self.names.remove(&name(from)).expect("it was created");
@@ -134,7 +147,13 @@ pub(crate) struct PowerCut {
 #[derive(Clone, Debug, Default)]
 struct PendingFile {
     synced: Vec<u8>,
-    pending: Vec<(u64, Vec<u8>)>,
+    pending: Vec<Pending>,
+}
+
+#[derive(Clone, Debug)]
+enum Pending {
+    Write(u64, Vec<u8>),
+    Length(usize),
 }
 
 impl PowerCut {
@@ -159,12 +178,20 @@ impl PowerCut {
                 self.pending_names.push(event.clone());
             }
             Event::Write(file, offset, bytes) => {
-                self.files[*file].pending.push((*offset, bytes.clone()));
+                let write = Pending::Write(*offset, bytes.clone());
+                self.files[*file].pending.push(write);
+            }
+            Event::SetLength(file, bytes) => {
+                let bytes = usize::try_from(*bytes).expect("test files are small");
+                self.files[*file].pending.push(Pending::Length(bytes));
             }
             Event::Sync(file) => {
                 let PendingFile { synced, pending } = &mut self.files[*file];
-                for (offset, bytes) in pending.drain(..) {
-                    overwrite(synced, offset, &bytes);
+                for change in pending.drain(..) {
+                    match change {
+                        Pending::Write(offset, bytes) => overwrite(synced, offset, &bytes),
+                        Pending::Length(bytes) => synced.resize(bytes, 0),
+                    }
                 }
             }
             Event::Rename(..) | Event::Remove(_) => self.pending_names.push(event.clone()),
@@ -193,10 +220,20 @@ impl PowerCut {
             .map(|(name, file)| {
                 let PendingFile { synced, pending } = &self.files[file];
                 let mut bytes = synced.clone();
-                for (offset, written) in pending {
-                    let mut at = *offset;
-                    for sector in sectors(*offset, written) {
-                        if mode == 1 || (mode >= 2 && choose(2) == 0) {
+                let mut is_kept = || mode == 1 || (mode >= 2 && choose(2) == 0);
+                for change in pending {
+                    let (offset, written) = match change {
+                        Pending::Write(offset, written) => (*offset, written),
+                        Pending::Length(length) => {
+                            if is_kept() {
+                                bytes.resize(*length, 0);
+                            }
+                            continue;
+                        }
+                    };
+                    let mut at = offset;
+                    for sector in sectors(offset, written) {
+                        if is_kept() {
                             overwrite(&mut bytes, at, sector);
                         }
                         at += sector.len() as u64;

@@ -11,6 +11,7 @@ use rocksdb::{DB, ReadOptions, SnapshotWithThreadMode};
 
 use super::database::{Shared, rocks_error};
 use super::keys::{self, LogEnd};
+use crate::blocking::blocking;
 use crate::outline::fits_read;
 
 /// Bytes that RocksDB reads ahead of a read.
@@ -30,10 +31,7 @@ impl LogReader for RocksReader {
         bytes_max: usize,
     ) -> Result<Vec<Entry>, StorageError> {
         let shared = Arc::clone(&self.shared);
-        let reading = tokio::task::spawn_blocking(move || shared.read(range, bytes_max));
-        reading
-            .await
-            .unwrap_or_else(|ended| Err(StorageError::Poisoned(format!("a read {ended}"))))
+        blocking(move || shared.read(range, bytes_max)).await
     }
 
     fn usage(&self) -> LogUsage {

@@ -59,6 +59,11 @@ impl ActiveSegment {
         &self.segment
     }
 
+    /// Bytes of the file.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
     /// Whether a record with such a payload fits, and a seal behind it.
     pub(super) fn has_room(&self, payload_bytes: usize) -> bool {
         self.end + record_bytes(payload_bytes) + SEAL_BYTES <= self.file_bytes
@@ -176,6 +181,7 @@ pub(super) struct Beginning {
     pub(super) sequence: u64,
     pub(super) previous: SealMark,
     pub(super) hard_state: HardState,
+    pub(super) start: LogId,
     pub(super) last: LogId,
     /// Whether no batch goes on in it.
     pub(super) batch_end: bool,
@@ -207,26 +213,28 @@ impl SegmentFactory {
         }
     }
 
-    /// A new segment, with room for a record of `payload_bytes` behind its hard state. It is whole
-    /// and synced before it gets a segment's name, and the name is synced before it is used.
+    /// A new segment, with room for a record of `payload_bytes` behind those that it begins with.
+    /// It is whole and synced before it gets a segment's name, and the name is synced before it is
+    /// used.
     pub(super) fn create(
         &mut self,
         beginning: Beginning,
         payload_bytes: usize,
     ) -> Result<ActiveSegment, StorageError> {
-        let first = HEADER_BYTES as u64 + record_bytes(HARD_STATE_BYTES);
-        let needed = first + record_bytes(payload_bytes) + SEAL_BYTES;
+        let begun = HEADER_BYTES as u64 + record_bytes(HARD_STATE_BYTES) + record_bytes(0);
+        let needed = begun + record_bytes(payload_bytes) + SEAL_BYTES;
         let file_bytes = self.segment_bytes.max(needed.next_multiple_of(4096));
         let file = self.spare.take(file_bytes)?;
         let path = self.dir.join(file_name(beginning.sequence));
         let salt = getrandom::u64()
             .map_err(|error| io_error("draw a salt for", &path, &std::io::Error::other(error)))?;
         let header = SegmentHeader {
+            begins_with_start: true,
             owner: self.owner,
             sequence: beginning.sequence,
             salt,
             file_bytes,
-            synced_to: first,
+            synced_to: begun,
             previous: beginning.previous,
         };
         file.write_at(&header.encode(), 0)?;
@@ -246,12 +254,17 @@ impl SegmentFactory {
             staged: Vec::new(),
         };
         let hard_state = encode_hard_state(beginning.hard_state);
-        let kind = RecordKind::HardState;
         active.stage(
-            kind,
+            RecordKind::HardState,
             beginning.last,
             beginning.batch_end,
             [&hard_state, &[]],
+        )?;
+        active.stage(
+            RecordKind::Start,
+            beginning.start,
+            beginning.batch_end,
+            [&[], &[]],
         )?;
         active.sync()?;
         active.witnessed = true; // By the header page.

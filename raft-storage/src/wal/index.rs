@@ -20,6 +20,8 @@ const GAP_BYTES_MAX: u64 = 64 << 10;
 pub(super) struct LogIndex {
     outline: Outline,
     chunks: Vec<Chunk>,
+    /// Which entries are memberships; in order.
+    memberships: Vec<Index>,
     log_bytes: u64,
 }
 
@@ -44,6 +46,7 @@ pub(super) struct Placed {
     pub(super) id: LogId,
     pub(super) offset: u64,
     pub(super) encoded_bytes: u32,
+    pub(super) is_membership: bool,
 }
 
 /// Consecutive entries that one read of one file brings in.
@@ -77,6 +80,24 @@ impl LogIndex {
         &self.outline
     }
 
+    /// A log without entries that begins behind `start`.
+    pub(super) fn starting_behind(start: LogId) -> Self {
+        Self {
+            outline: Outline::starting_behind(start),
+            ..Self::default()
+        }
+    }
+
+    /// Which entries are memberships.
+    pub(super) fn memberships(&self) -> &[Index] {
+        &self.memberships
+    }
+
+    /// The sequence number of the first segment that holds an entry.
+    pub(super) fn first_segment(&self) -> Option<u64> {
+        self.chunks.first().map(|chunk| chunk.segment.sequence)
+    }
+
     /// Encoded bytes of all entries.
     pub(super) fn log_bytes(&self) -> u64 {
         self.log_bytes
@@ -85,6 +106,8 @@ impl LogIndex {
     /// Drops `from` and all behind it.
     pub(super) fn truncate(&mut self, from: Index) {
         self.outline.truncate(from);
+        let kept = self.memberships.partition_point(|index| *index < from);
+        self.memberships.truncate(kept);
         while let Some(chunk) = self.chunks.last_mut() {
             let kept = from.0.saturating_sub(chunk.first.0);
             let kept = usize::try_from(kept).map_or(usize::MAX, |kept| kept);
@@ -95,6 +118,26 @@ impl LogIndex {
                 break;
             }
             self.chunks.pop();
+        }
+    }
+
+    /// Drops all entries up to `to`, which is held.
+    pub(super) fn compact(&mut self, to: LogId) {
+        self.outline.compact(to);
+        let first = to.index.next();
+        let dropped = self.memberships.partition_point(|index| *index < first);
+        self.memberships.drain(..dropped);
+        let whole = self.chunks.partition_point(|chunk| chunk.end() <= first);
+        for chunk in self.chunks.drain(..whole) {
+            self.log_bytes -= encoded_bytes(&chunk.places);
+        }
+        if let Some(chunk) = self.chunks.first_mut() {
+            let dropped = first.0.saturating_sub(chunk.first.0);
+            let dropped = usize::try_from(dropped).expect("fewer than the places in memory");
+            self.log_bytes -= encoded_bytes(&chunk.places[..dropped]);
+            chunk.places.drain(..dropped);
+            chunk.places.shrink_to_fit();
+            chunk.first = chunk.first.max(first);
         }
     }
 
@@ -116,6 +159,9 @@ impl LogIndex {
             }),
         }
         self.log_bytes += u64::from(placed.encoded_bytes);
+        if placed.is_membership {
+            self.memberships.push(placed.id.index);
+        }
         Ok(())
     }
 
@@ -154,6 +200,7 @@ impl LogIndex {
                     id: LogId::new(term, index),
                     offset: place.offset(),
                     encoded_bytes: place.encoded_bytes,
+                    is_membership: self.memberships.binary_search(&index).is_ok(),
                 };
                 extend(&mut stretches, &chunk.segment, placed);
                 index = index.next();
@@ -161,6 +208,11 @@ impl LogIndex {
         }
         Ok(stretches)
     }
+}
+
+fn encoded_bytes(places: &[Place]) -> u64 {
+    let lengths = places.iter().map(|place| u64::from(place.encoded_bytes));
+    lengths.sum()
 }
 
 fn extend(stretches: &mut Vec<Stretch>, segment: &Arc<SegmentRef>, placed: Placed) {
@@ -200,6 +252,7 @@ mod tests {
             id: LogId::new(Term(1), Index(index)),
             offset,
             encoded_bytes: 40,
+            is_membership: index.is_multiple_of(2),
         }
     }
 
@@ -248,5 +301,33 @@ mod tests {
         index.truncate(Index(1));
         assert_eq!((index.log_bytes(), index.chunks.len()), (0, 0));
         assert!(index.plan(Index(1)..Index(2), 1).is_err());
+        assert!(index.memberships().is_empty());
+    }
+
+    #[test]
+    fn compaction_drops_entries_and_forgets_segments_that_hold_no_more() {
+        let segments = [segment(1), segment(2), segment(3)];
+        for to in 1..=6 {
+            let mut index = LogIndex::default();
+            for entry in 1..=6 {
+                let segment = &segments[usize::try_from((entry - 1) / 2).unwrap()];
+                index.push(segment, placed(entry, 4096 * entry)).unwrap();
+            }
+            index.compact(LogId::new(Term(1), Index(to)));
+            assert_eq!(index.log_bytes(), 40 * (6 - to));
+            let first_segment = (to < 6).then_some(to / 2 + 1);
+            assert_eq!(index.first_segment(), first_segment, "{to}");
+            let memberships: Vec<_> = (to + 1..=6).filter(|i| i % 2 == 0).map(Index).collect();
+            assert_eq!(index.memberships(), memberships);
+            let refused = index.plan(Index(to)..Index(9), 1);
+            let first = Index(to + 1);
+            assert!(
+                matches!(refused, Err(StorageError::OutOfRange { first: f, .. }) if f == first)
+            );
+            index.push(&segments[2], placed(7, 64 << 10)).unwrap();
+            let held = index.plan(first..Index(9), usize::MAX).unwrap();
+            let held: Vec<_> = indexes(&held).into_iter().flat_map(|(_, i)| i).collect();
+            assert_eq!(held, (to + 1..=7).collect::<Vec<_>>());
+        }
     }
 }

@@ -14,6 +14,7 @@ mod reader;
 mod record;
 mod recovery;
 mod scan;
+mod sealed;
 mod segment;
 mod shared;
 mod spare;
@@ -28,17 +29,20 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use raft_core::{AppendBatch, HardState, LoadedLog, LogId, LogReader, LogStore, StorageError};
+use raft_core::{AppendBatch, LoadedLog, LogId, LogReader, LogStore, SnapshotStore, StorageError};
 
 pub use options::{RecoveryReport, TailCut, WalOptions};
 
-use crate::batch_thread::BatchThread;
+use crate::batch_thread::{BatchThread, Change};
 use crate::errors::{foreign, io_error};
-use crate::files::{create_dir_synced, lock_dir};
+use crate::files::{Disk, create_dir_synced, lock_dir};
+use crate::memberships::read_memberships;
 use crate::owner::WalOwner;
+use crate::snapshots::{self, FileSnapshots};
 use active::{ActiveSegment, Beginning, SegmentFactory};
 use reader::WalReader;
 use recovery::Recovered;
+use sealed::{SealedSegment, SealedSegments};
 use segment::SealMark;
 use shared::Shared;
 use spare::SPARE_NAME;
@@ -49,6 +53,7 @@ use writer::Writer;
 pub struct WalLogStore {
     shared: Arc<Shared>,
     thread: BatchThread,
+    snapshots: Arc<FileSnapshots>,
 }
 
 impl WalLogStore {
@@ -91,11 +96,19 @@ impl WalLogStore {
             shared,
         };
         opening.remove_spare()?;
-        let (active, mut report) = match recovered {
+        let (active, sealed, mut report) = match recovered {
             Some(recovered) => opening.existing(recovered)?,
             None => opening.fresh()?,
         };
-        let store = opening.start(active, lock)?;
+        let beside = snapshots::beside(dir);
+        let snapshots = opening.options.snapshots.as_deref().unwrap_or(&beside);
+        let snapshots = FileSnapshots::open(Disk::default(), snapshots, &owner)?;
+        let (shared, thread) = opening.start(active, sealed, lock)?;
+        let store = Self {
+            shared,
+            thread,
+            snapshots: Arc::new(snapshots),
+        };
         report.duration = started.elapsed();
         tracing::info!(
             dir = %dir.display(),
@@ -111,6 +124,9 @@ impl WalLogStore {
 }
 
 const NO_LOG: &str = "holds no log, but must: its disk was lost, or it was never formatted";
+
+/// What there is once a log was opened.
+type OpenedLog = (ActiveSegment, SealedSegments, RecoveryReport);
 
 /// A log that is being opened.
 struct Opening<'a> {
@@ -130,19 +146,16 @@ impl Opening<'_> {
         }
     }
 
-    fn fresh(&mut self) -> Result<(ActiveSegment, RecoveryReport), StorageError> {
+    fn fresh(&mut self) -> Result<OpenedLog, StorageError> {
         // Whoever made the directory may not have made its name durable.
         if let Some(parent) = self.dir.parent().filter(|p| !p.as_os_str().is_empty()) {
             self.options.disk().sync_dir(parent)?;
         }
         let active = self.next_segment(0, SealMark::default())?;
-        Ok((active, RecoveryReport::default()))
+        Ok((active, self.sealed([]), RecoveryReport::default()))
     }
 
-    fn existing(
-        &mut self,
-        recovered: Recovered,
-    ) -> Result<(ActiveSegment, RecoveryReport), StorageError> {
+    fn existing(&mut self, recovered: Recovered) -> Result<OpenedLog, StorageError> {
         let disk = self.options.disk();
         // The newest segment's name may have been seen without being durable.
         disk.sync_dir(self.dir)?;
@@ -163,11 +176,26 @@ impl Opening<'_> {
             durable.hard_state = recovered.hard_state;
             durable.index = recovered.index;
         }
+        let mut sealed = self.sealed(recovered.sealed);
         let active = match tail.seal {
-            Some(seal) => self.next_segment(tail.segment.sequence, seal)?,
+            Some(seal) => {
+                let active = self.next_segment(tail.segment.sequence, seal)?;
+                sealed.push(SealedSegment {
+                    segment: Arc::clone(&tail.segment),
+                    file_bytes: tail.file_bytes,
+                });
+                active
+            }
             None => ActiveSegment::reopen(&disk, tail)?,
         };
-        Ok((active, report))
+        // Where a crash came between a compaction and the end of its removals.
+        sealed.remove_unneeded()?;
+        Ok((active, sealed, report))
+    }
+
+    fn sealed(&self, files: impl IntoIterator<Item = SealedSegment>) -> SealedSegments {
+        let (disk, shared) = (self.options.disk(), Arc::clone(&self.shared));
+        SealedSegments::new(disk, self.dir, shared, files)
     }
 
     fn next_segment(
@@ -175,60 +203,92 @@ impl Opening<'_> {
         after: u64,
         previous: SealMark,
     ) -> Result<ActiveSegment, StorageError> {
-        let (hard_state, last) = self.state();
+        let durable = self.shared.durable();
+        let outline = durable.index.outline();
         let beginning = Beginning {
             sequence: after + 1,
             previous,
-            hard_state,
-            last,
+            hard_state: durable.hard_state,
+            start: outline.start(),
+            last: outline.last(),
             batch_end: true,
         };
+        drop(durable);
         self.factory.create(beginning, 0)
     }
 
-    fn state(&self) -> (HardState, LogId) {
+    fn start(
+        self,
+        active: ActiveSegment,
+        sealed: SealedSegments,
+        lock: File,
+    ) -> Result<(Arc<Shared>, BatchThread), StorageError> {
         let durable = self.shared.durable();
-        (durable.hard_state, durable.index.outline().last())
-    }
-
-    fn start(self, active: ActiveSegment, lock: File) -> Result<WalLogStore, StorageError> {
-        let (hard_state, last) = self.state();
+        let outline = durable.index.outline();
         let writer = Writer {
             shared: Arc::clone(&self.shared),
             factory: self.factory,
+            sealed,
             active,
-            hard_state,
-            last,
+            hard_state: durable.hard_state,
+            start: outline.start(),
+            last: outline.last(),
             witness_after: self.options.witness_after,
             _lock: lock,
         };
+        drop(durable);
         let poison = Arc::clone(&self.shared.poison);
         let thread = BatchThread::start("wal-writer", poison, writer)
             .map_err(|error| io_error("start the writer of", self.dir, &error))?;
-        Ok(WalLogStore {
-            shared: self.shared,
-            thread,
-        })
+        Ok((self.shared, thread))
     }
 }
 
 #[async_trait]
 impl LogStore for WalLogStore {
     async fn load(&mut self) -> Result<LoadedLog, StorageError> {
-        self.shared.poison.check()?;
-        let durable = self.shared.durable();
-        Ok(LoadedLog {
-            hard_state: durable.hard_state,
-            term_runs: durable.index.outline().runs().to_vec(),
-            last: durable.index.outline().last(),
-            ..LoadedLog::default()
-        })
+        self.thread.settle().await?;
+        let (mut loaded, memberships) = {
+            let durable = self.shared.durable();
+            let outline = durable.index.outline();
+            let loaded = LoadedLog {
+                hard_state: durable.hard_state,
+                start: outline.start(),
+                term_runs: outline.runs().to_vec(),
+                last: outline.last(),
+                memberships: Vec::new(),
+                bytes: durable.index.log_bytes(),
+            };
+            (loaded, durable.index.memberships().to_vec())
+        };
+        loaded.memberships = read_memberships(&*self.reader(), &memberships).await?;
+        Ok(loaded)
     }
 
     async fn append(&mut self, batch: AppendBatch) -> Result<(), StorageError> {
         self.thread.settle().await?;
         self.shared.durable().index.outline().assert_fits(&batch);
-        self.thread.append(batch).await
+        self.thread.write(Change::Append(batch)).await
+    }
+
+    async fn compact(&mut self, to: LogId) -> Result<(), StorageError> {
+        self.thread.settle().await?;
+        let changes = {
+            let durable = self.shared.durable();
+            durable.index.outline().assert_compactable(to)
+        };
+        if changes {
+            self.thread.write(Change::Compact(to)).await?;
+        }
+        Ok(())
+    }
+
+    async fn reset(&mut self, to: LogId) -> Result<(), StorageError> {
+        self.thread.write(Change::Reset(to)).await
+    }
+
+    fn snapshots(&self) -> Arc<dyn SnapshotStore> {
+        Arc::clone(&self.snapshots) as Arc<dyn SnapshotStore>
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {

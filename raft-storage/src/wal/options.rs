@@ -25,6 +25,9 @@ pub struct WalOptions {
     /// vouches for it: 50 ms unless told. Before that, damage to the very last batch cannot be told
     /// from a torn write and is cut. `None`: never, so that the next batch has to vouch.
     pub witness_after: Option<Duration>,
+    /// Where the snapshots are kept: in `snapshots` beside the log's directory unless told. Each
+    /// log needs a directory of its own for them.
+    pub snapshots: Option<PathBuf>,
     /// The files of tests, which fail on command.
     #[cfg(test)]
     pub(crate) disk: Disk,
@@ -60,6 +63,7 @@ impl Default for WalOptions {
             segment_bytes: 64 << 20,
             create: true,
             witness_after: Some(Duration::from_millis(50)),
+            snapshots: None,
             #[cfg(test)]
             disk: Disk::default(),
         }

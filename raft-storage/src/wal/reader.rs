@@ -13,6 +13,7 @@ use raft_core::{Entry, Index, LogReader, LogUsage, StorageError};
 use super::index::{Placed, Stretch};
 use super::record::{Decoded, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
 use super::shared::Shared;
+use crate::blocking::blocking;
 use crate::errors::{damaged, io_error};
 
 /// The reader of a file log.
@@ -29,10 +30,7 @@ impl LogReader for WalReader {
         bytes_max: usize,
     ) -> Result<Vec<Entry>, StorageError> {
         let shared = Arc::clone(&self.shared);
-        let reading = tokio::task::spawn_blocking(move || read(&shared, range, bytes_max));
-        reading
-            .await
-            .unwrap_or_else(|ended| Err(StorageError::Poisoned(format!("a read {ended}"))))
+        blocking(move || read(&shared, range, bytes_max)).await
     }
 
     fn usage(&self) -> LogUsage {
@@ -46,11 +44,15 @@ fn read(
     bytes_max: usize,
 ) -> Result<Vec<Entry>, StorageError> {
     shared.poison.check()?;
-    let stretches = shared.durable().index.plan(range, bytes_max)?;
+    let stretches = shared.durable().index.plan(range.clone(), bytes_max)?;
     let count = stretches.iter().map(|stretch| stretch.entries.len()).sum();
     let mut entries = Vec::with_capacity(count);
     for stretch in &stretches {
-        read_stretch(stretch, &mut entries)?;
+        if let Err(error) = read_stretch(stretch, &mut entries) {
+            // What was compacted meanwhile may have no file any more.
+            let again = shared.durable().index.plan(range, bytes_max);
+            return again.and(Err(error));
+        }
     }
     Ok(entries)
 }

@@ -23,8 +23,7 @@ pub(super) const GROUP: GroupId = GroupId(0);
 const FLAG_BATCH_END: u8 = 1;
 const GROUP_FIELD: std::ops::Range<usize> = 16..24;
 
-/// What a record is. 0 is never valid, so that zeros are not records; 6 is kept for a snapshot
-/// marker.
+/// What a record is. 0 is never valid, so that zeros are not records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RecordKind {
     /// One encoded entry.
@@ -37,6 +36,10 @@ pub(super) enum RecordKind {
     Seal,
     /// Says nothing but what was synced before it.
     Witness,
+    /// Its id is the start of the log: the entries up to it were compacted.
+    Start,
+    /// Drops all entries; the log begins behind its id.
+    Reset,
 }
 
 impl RecordKind {
@@ -47,6 +50,8 @@ impl RecordKind {
             Self::Truncate => 3,
             Self::Seal => 4,
             Self::Witness => 5,
+            Self::Start => 6,
+            Self::Reset => 7,
         }
     }
 
@@ -57,6 +62,8 @@ impl RecordKind {
             3 => Some(Self::Truncate),
             4 => Some(Self::Seal),
             5 => Some(Self::Witness),
+            6 => Some(Self::Start),
+            7 => Some(Self::Reset),
             _ => None,
         }
     }
@@ -66,7 +73,9 @@ impl RecordKind {
         match self {
             Self::Entry => payload_bytes <= ENTRY_BYTES_MAX,
             Self::HardState => payload_bytes == HARD_STATE_BYTES,
-            Self::Truncate | Self::Seal | Self::Witness => payload_bytes == 0,
+            Self::Truncate | Self::Seal | Self::Witness | Self::Start | Self::Reset => {
+                payload_bytes == 0
+            }
         }
     }
 }

@@ -6,16 +6,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use raft_core::entry::ENTRY_HEADER_BYTES;
-use raft_core::{HardState, Index, StorageError};
+use raft_core::{HardState, LogId, StorageError};
 
 use super::index::{LogIndex, Placed};
 use super::options::{RecoveryReport, TailCut};
 use super::record::{RecordHeader, RecordKind};
 use super::scan::{Record, ScanEnd, Window, remains, scan};
+use super::sealed::SealedSegment;
 use super::segment::{HEADER_BYTES, SealMark, SegmentHeader, SegmentRef, sequence_of};
 use crate::errors::{damaged, foreign, io_error};
-use crate::files::Disk;
+use crate::files::{Disk, settle};
 use crate::hard_state::decode_hard_state;
+use crate::memberships::is_membership;
 use crate::owner::WalOwner;
 
 /// Torn tails that are kept aside; older ones are removed.
@@ -28,6 +30,8 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 pub(super) struct Recovered {
     pub(super) index: LogIndex,
     pub(super) hard_state: HardState,
+    /// The segments before the last one.
+    pub(super) sealed: Vec<SealedSegment>,
     pub(super) tail: Tail,
     /// The torn tail that is still there.
     pub(super) torn: Option<TornTail>,
@@ -57,12 +61,13 @@ pub(super) struct TornTail {
 
 /// Reads a whole log and judges it. Changes nothing. `None` where the directory has no segment.
 pub(super) fn recover(dir: &Path, owner: &WalOwner) -> Result<Option<Recovered>, StorageError> {
-    let paths = segment_paths(dir)?;
-    let Some((last, sealed)) = paths.split_last() else {
+    let (first, paths) = segment_paths(dir)?;
+    let Some((last, full)) = paths.split_last() else {
         return Ok(None);
     };
-    let mut replay = Replay::default();
-    for path in sealed {
+    let mut replay = Replay::from_segment(first);
+    let mut sealed = Vec::with_capacity(full.len());
+    for path in full {
         let opened = replay.open(path, owner)?;
         let (end, _) = replay.scan(&opened)?;
         match end {
@@ -72,12 +77,18 @@ pub(super) fn recover(dir: &Path, owner: &WalOwner) -> Result<Option<Recovered>,
                 return Err(damaged(path, offset, what));
             }
         }
+        sealed.push(SealedSegment {
+            segment: opened.segment,
+            file_bytes: opened.header.file_bytes,
+        });
     }
     let (tail, torn) = replay.last_segment(last, owner)?;
+    replay.check_beginning(dir, first)?;
     replay.report.segments = paths.len() as u64;
     Ok(Some(Recovered {
         index: replay.index,
         hard_state: replay.hard_state,
+        sealed,
         tail,
         torn,
         report: replay.report,
@@ -85,8 +96,9 @@ pub(super) fn recover(dir: &Path, owner: &WalOwner) -> Result<Option<Recovered>,
     }))
 }
 
-/// Steps 1 and 2: the segments of a directory, in order, none missing.
-fn segment_paths(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
+/// Steps 1 and 2: the segments of a directory, in order, without a gap, and the sequence number of
+/// the first.
+fn segment_paths(dir: &Path) -> Result<(u64, Vec<PathBuf>), StorageError> {
     let failed = |error| io_error("list", dir, &error);
     let mut sequences = Vec::new();
     for found in fs::read_dir(dir).map_err(failed)? {
@@ -101,22 +113,34 @@ fn segment_paths(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
         }
     }
     sequences.sort_unstable();
-    for (expected, (sequence, _)) in (1..).zip(&sequences) {
+    // Whether segments before the first one are missing is known once the start of the log is.
+    let first = sequences
+        .first()
+        .map_or(1, |(sequence, _)| *sequence)
+        .max(1);
+    for (expected, (sequence, _)) in (first..).zip(&sequences) {
         if *sequence != expected {
             let what = format!("segment {expected} is missing, segment {sequence} is there");
             return Err(damaged(dir, 0, what));
         }
     }
-    Ok(sequences.into_iter().map(|(_, path)| path).collect())
+    let paths = sequences.into_iter().map(|(_, path)| path).collect();
+    Ok((first, paths))
 }
 
 /// What has been understood of the log so far.
+///
+/// Where the first segments are gone, the index begins behind the last entry that stood in them,
+/// with or without right: until a start is read that reaches it, `start` is before it.
 #[derive(Default)]
 struct Replay {
     index: LogIndex,
+    /// The newest one that was read.
+    start: LogId,
     hard_state: HardState,
     sequence: u64,
-    seal: SealMark,
+    /// Of the segment before. None where that is gone.
+    seal: Option<SealMark>,
     witnessed: bool,
     report: RecoveryReport,
     disk_bytes: u64,
@@ -130,6 +154,15 @@ struct OpenedSegment {
 }
 
 impl Replay {
+    /// Before anything is read of a log whose first segment is this one.
+    fn from_segment(first: u64) -> Self {
+        Self {
+            sequence: first - 1,
+            seal: (first == 1).then(SealMark::default),
+            ..Self::default()
+        }
+    }
+
     /// Step 3 and 4: the header page of the next segment.
     fn open(&mut self, path: &Path, owner: &WalOwner) -> Result<OpenedSegment, StorageError> {
         let file = File::open(path).map_err(|error| io_error("open", path, &error))?;
@@ -147,7 +180,7 @@ impl Replay {
             let what = format!("it has {file_bytes} bytes, not {}", header.file_bytes);
             return Err(damaged(path, file_bytes.min(header.file_bytes), what));
         }
-        if header.previous != self.seal {
+        if self.seal.is_some_and(|seal| header.previous != seal) {
             let what = "it does not continue the segment before it";
             return Err(damaged(path, 80, what));
         }
@@ -172,14 +205,41 @@ impl Replay {
         opened: &'a OpenedSegment,
     ) -> Result<(ScanEnd, Window<'a>), StorageError> {
         let mut window = Window::new(&opened.file, &opened.path, opened.header.file_bytes);
-        let mut first = true;
+        let mut position = 0;
         let end = scan(&mut window, &opened.header, |record| {
-            if std::mem::take(&mut first) && record.header.kind != RecordKind::HardState {
-                return Err("its first record is no hard state".to_owned());
+            match (position, record.header.kind) {
+                (0, RecordKind::HardState) => self.begin_segment(record.header.id),
+                (0, _) => return Err("its first record is no hard state".to_owned()),
+                (1, kind) if opened.header.begins_with_start => {
+                    self.begin_with_start(kind, record.header.id)?;
+                }
+                _ => {}
             }
+            position += 1;
             self.replay(&record, &opened.segment)
         })?;
         Ok((end, window))
+    }
+
+    /// What stood in segments that are gone is taken from the first one that is there.
+    fn begin_segment(&mut self, last: LogId) {
+        if self.seal.is_none() {
+            self.index = LogIndex::starting_behind(last);
+        }
+    }
+
+    /// Segments repeat the start, but the first of those that are there, which tells it.
+    fn begin_with_start(&self, kind: RecordKind, start: LogId) -> Result<(), String> {
+        if kind != RecordKind::Start {
+            return Err("its second record is no start".to_owned());
+        }
+        if self.seal.is_some() && start != self.start {
+            return Err(format!(
+                "it begins with the start {start}, not {}",
+                self.start
+            ));
+        }
+        Ok(())
     }
 
     fn replay(&mut self, record: &Record<'_>, segment: &Arc<SegmentRef>) -> Result<(), String> {
@@ -196,13 +256,16 @@ impl Replay {
                     id,
                     offset,
                     encoded_bytes,
+                    is_membership: is_membership(record.prefix),
                 };
                 self.index.push(segment, placed)?;
             }
-            RecordKind::Truncate if id.index == Index(0) || id.index > last.index => {
-                return Err(format!("truncation at {} of a log up to {last}", id.index));
+            RecordKind::Truncate => self.truncate(id)?,
+            RecordKind::Start => self.compact(id)?,
+            RecordKind::Reset => {
+                self.index = LogIndex::starting_behind(id);
+                self.start = id;
             }
-            RecordKind::Truncate => self.index.truncate(id.index),
             RecordKind::HardState | RecordKind::Seal | RecordKind::Witness if id != last => {
                 return Err(format!(
                     "a record behind {last} names {id} as the last entry"
@@ -221,8 +284,61 @@ impl Replay {
         Ok(())
     }
 
+    /// `id` has the index of the first entry to drop and the term of the one before it.
+    fn truncate(&mut self, id: LogId) -> Result<(), String> {
+        let outline = self.index.outline();
+        let (first, last) = (outline.start(), outline.last());
+        let left = LogId::new(id.term, id.index.previous());
+        let is_inside = id.index > self.start.index && id.index <= last.index;
+        if !is_inside || (left.index == self.start.index && left != self.start) {
+            return Err(format!(
+                "truncation from {} behind {left} of a log from {} to {last}",
+                id.index, self.start
+            ));
+        }
+        if left.index < first.index && left.term <= first.term {
+            // What is left of the entries stood in segments that are gone.
+            self.index = LogIndex::starting_behind(left);
+        } else if outline.holds(left) {
+            self.index.truncate(id.index);
+        } else {
+            return Err(format!("truncation behind {left}, which the log lacks"));
+        }
+        Ok(())
+    }
+
+    fn compact(&mut self, to: LogId) -> Result<(), String> {
+        let outline = self.index.outline();
+        let first = outline.start();
+        let goes_on = to.index >= self.start.index && to.term >= self.start.term;
+        let is_gone = to.index < first.index && to.term <= first.term;
+        if !goes_on || !(is_gone || outline.holds(to)) {
+            let (start, last) = (self.start, outline.last());
+            return Err(format!("start {to} of a log from {start} to {last}"));
+        }
+        if !is_gone {
+            self.index.compact(to);
+        }
+        self.start = to;
+        Ok(())
+    }
+
+    /// Whether the segments that are missing before the first one held nothing that is needed.
+    fn check_beginning(&self, dir: &Path, first: u64) -> Result<(), StorageError> {
+        let held = self.index.outline().start();
+        if held == self.start {
+            return Ok(());
+        }
+        let what = format!(
+            "segment {first} is the first that is there; those before it held entries up to \
+             {held}, but only those up to {} were compacted",
+            self.start
+        );
+        Err(damaged(dir, 0, what))
+    }
+
     fn finish_segment(&mut self, seal: SealMark, end: u64) {
-        self.seal = seal;
+        self.seal = Some(seal);
         self.report.bytes += end;
     }
 
@@ -282,20 +398,6 @@ fn judge(
     }
     let end = remains.end;
     Ok((end > offset).then_some(TornTail { offset, end }))
-}
-
-/// Makes the page cache and the disk agree on the last segment before it is read: what was written
-/// but not synced when the process died becomes durable, and what the disk refused to keep, though
-/// the cache still has it, is not taken for durable.
-fn settle(path: &Path) -> Result<(), StorageError> {
-    let file = File::open(path).map_err(|error| io_error("open", path, &error))?;
-    file.sync_data()
-        .map_err(|error| io_error("sync", path, &error))?;
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed) {
-        tracing::debug!(path = %path.display(), %error, "the page cache was not dropped");
-    }
-    Ok(())
 }
 
 /// Step 7: copies a torn tail aside and overwrites it with zeros, so that nothing of it can be

@@ -13,7 +13,8 @@ use crate::owner::WalOwner;
 pub(super) const HEADER_BYTES: usize = 4096;
 
 const MAGIC: [u8; 8] = *b"FLOTWAL\n";
-const VERSION: u32 = 1;
+/// Segments of version 1 begin with a hard state only; a start is in none that it wrote.
+const VERSION: u32 = 2;
 const SUFFIX: &str = ".wal";
 const SEQUENCE_DIGITS: usize = 20;
 
@@ -28,6 +29,8 @@ pub(super) struct SealMark {
 /// The fields of a header page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SegmentHeader {
+    /// Whether a start stands behind the first hard state: not so in version 1.
+    pub(super) begins_with_start: bool,
     pub(super) owner: WalOwner,
     pub(super) sequence: u64,
     /// Random, drawn anew whenever a file is put to use.
@@ -36,7 +39,7 @@ pub(super) struct SegmentHeader {
     pub(super) file_bytes: u64,
     /// Up to here all was synced before the file got its name.
     pub(super) synced_to: u64,
-    /// The seal of the segment before; zeros in the first one.
+    /// The seal of the segment before; zeros in segment 1.
     pub(super) previous: SealMark,
 }
 
@@ -58,7 +61,8 @@ impl SegmentHeader {
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut page = [0; HEADER_BYTES];
         page[..8].copy_from_slice(&MAGIC);
-        page[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        let version = if self.begins_with_start { VERSION } else { 1 };
+        page[8..12].copy_from_slice(&version.to_le_bytes());
         page[16..32].copy_from_slice(&self.owner.cluster.0);
         for (offset, value) in [
             (32, self.owner.node.0),
@@ -77,7 +81,8 @@ impl SegmentHeader {
         page
     }
 
-    /// Reads a header page of a file that should be `owner`'s segment `sequence`.
+    /// Reads a header page of a file that should be `owner`'s segment `sequence`. The version may
+    /// be an older one.
     ///
     /// # Errors
     /// `Damaged` where it is no header page of this segment, `Foreign` where it is somebody else's
@@ -96,10 +101,11 @@ impl SegmentHeader {
             let what = format!("has version {version}, this program reads up to {VERSION}");
             return Err(foreign(path, what));
         }
-        if version != VERSION || u32_at(page, 12) != page_checksum(page) {
+        if version == 0 || u32_at(page, 12) != page_checksum(page) {
             return Err(damaged(path, 0, "its header does not match its checksum"));
         }
         let header = Self {
+            begins_with_start: version > 1,
             owner: decode_owner(page),
             sequence: u64_at(page, 48),
             salt: u64_at(page, 56),

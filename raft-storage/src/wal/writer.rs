@@ -1,19 +1,20 @@
 //! What the writer thread does with a batch: records, one sync, then the entries are published to
-//! the readers.
+//! the readers. Dropping compacted entries is one record; whole segments go behind it.
 
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
 use raft_core::entry::ENTRY_HEADER_BYTES;
-use raft_core::{AppendBatch, Entry, HardState, Index, LogId, StorageError};
+use raft_core::{AppendBatch, Entry, EntryKind, HardState, Index, LogId, StorageError};
 
 use super::active::{ActiveSegment, Beginning, SegmentFactory};
-use super::index::Placed;
+use super::index::{LogIndex, Placed};
 use super::record::RecordKind;
+use super::sealed::{SealedSegment, SealedSegments};
 use super::segment::SegmentRef;
 use super::shared::Shared;
-use crate::batch_thread::{BatchWriter, Outcome};
+use crate::batch_thread::{BatchWriter, Change, Outcome};
 use crate::hard_state::encode_hard_state;
 
 /// What the thread owns.
@@ -21,9 +22,11 @@ use crate::hard_state::encode_hard_state;
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) factory: SegmentFactory,
+    pub(super) sealed: SealedSegments,
     pub(super) active: ActiveSegment,
     /// The newest ones that were staged.
     pub(super) hard_state: HardState,
+    pub(super) start: LogId,
     pub(super) last: LogId,
     pub(super) witness_after: Option<Duration>,
     /// Held as long as anything can be written.
@@ -39,6 +42,28 @@ struct Staged {
 }
 
 impl BatchWriter for Writer {
+    fn write(&mut self, change: &Change) -> Outcome {
+        match change {
+            Change::Append(batch) => self.append(batch)?,
+            Change::Compact(to) => self.compact(*to)?,
+            Change::Reset(to) => self.reset(*to)?,
+        }
+        if self.active.is_half_full() {
+            self.factory.prepare();
+        }
+        Ok(())
+    }
+
+    fn idle(&mut self) -> Outcome {
+        self.active.witness(self.last)
+    }
+
+    fn idle_after(&self) -> Option<Duration> {
+        self.witness_after
+    }
+}
+
+impl Writer {
     fn append(&mut self, batch: &AppendBatch) -> Outcome {
         // What is not there need not be dropped; recovery relies on a truncation naming an entry.
         let truncate_from = batch.truncate_from.filter(|from| *from <= self.last.index);
@@ -74,22 +99,26 @@ impl BatchWriter for Writer {
         }
         self.active.sync()?;
         self.publish(staged);
-        if self.active.is_half_full() {
-            self.factory.prepare();
-        }
         Ok(())
     }
 
-    fn idle(&mut self) -> Outcome {
-        self.active.witness(self.last)
+    fn compact(&mut self, to: LogId) -> Outcome {
+        self.stage(RecordKind::Start, to, true, [&[], &[]])?;
+        self.start = to;
+        self.active.sync()?;
+        self.shared.durable().index.compact(to);
+        self.sealed.remove_unneeded()
     }
 
-    fn idle_after(&self) -> Option<Duration> {
-        self.witness_after
+    /// One record does it, so there is no half of it.
+    fn reset(&mut self, to: LogId) -> Outcome {
+        self.stage(RecordKind::Reset, to, true, [&[], &[]])?;
+        (self.start, self.last) = (to, to);
+        self.active.sync()?;
+        self.shared.durable().index = LogIndex::starting_behind(to);
+        self.sealed.remove_unneeded()
     }
-}
 
-impl Writer {
     fn stage_entry(
         &mut self,
         entry: &Entry,
@@ -104,6 +133,7 @@ impl Writer {
             id: entry.id(),
             offset,
             encoded_bytes: u32::try_from(entry.encoded_len()).expect("far below 4 GiB"),
+            is_membership: entry.kind() == EntryKind::Membership,
         };
         let segment = self.active.segment();
         match staged.entries.last_mut() {
@@ -135,9 +165,14 @@ impl Writer {
             sequence: self.active.segment().sequence + 1,
             previous,
             hard_state: self.hard_state,
+            start: self.start,
             last: self.last,
             batch_end: false,
         };
+        self.sealed.push(SealedSegment {
+            segment: Arc::clone(self.active.segment()),
+            file_bytes: self.active.file_bytes(),
+        });
         self.active = self.factory.create(beginning, payload_bytes)?;
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Every store passes the one suite.
 
+use std::path::{Path, PathBuf};
+
 use raft_core::{ClusterId, Incarnation, NodeId};
 use raft_storage::conformance::{self, Place};
 use raft_storage::{MemoryLogStore, WalLogStore, WalOptions, WalOwner};
@@ -10,15 +12,41 @@ pub(crate) const OWNER: WalOwner = WalOwner {
     incarnation: Incarnation(99),
 };
 
-/// A directory in memory where there is one: the suite asks what is stored, not how fast.
-pub(crate) fn scratch_dir() -> tempfile::TempDir {
-    let memory = std::path::Path::new("/dev/shm");
-    let dir = if memory.is_dir() {
+/// A directory for a log, in one for its snapshots as well.
+pub(crate) struct ScratchDir {
+    path: PathBuf,
+    _outer: tempfile::TempDir,
+}
+
+impl ScratchDir {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// In memory where that is possible: the suite asks what is stored, not how fast.
+pub(crate) fn scratch_dir() -> ScratchDir {
+    let memory = Path::new("/dev/shm");
+    scratch_dir_in(if memory.is_dir() {
         tempfile::tempdir_in(memory)
     } else {
         tempfile::tempdir()
-    };
-    dir.expect("a scratch directory can be made")
+    })
+}
+
+/// On a disk.
+pub(crate) fn disk_dir() -> ScratchDir {
+    scratch_dir_in(tempfile::tempdir())
+}
+
+fn scratch_dir_in(outer: std::io::Result<tempfile::TempDir>) -> ScratchDir {
+    let outer = outer.expect("a scratch directory can be made");
+    let path = outer.path().join("log");
+    std::fs::create_dir(&path).expect("a directory can be made in it");
+    ScratchDir {
+        path,
+        _outer: outer,
+    }
 }
 
 fn wal_place(segment_bytes: u64) -> Place {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use raft_core::{AppendBatch, Entry, EntryKind, Index, LogId, LogStore, Term};
 use raft_storage::{WalLogStore, WalOptions};
 
-use crate::conformance::{OWNER, scratch_dir};
+use crate::conformance::{OWNER, disk_dir, scratch_dir};
 
 fn batch(first: u64, count: u64, payload: &Bytes) -> AppendBatch {
     let ids = (first..first + count).map(|index| LogId::new(Term(1), Index(index)));
@@ -54,7 +54,7 @@ async fn an_entry_larger_than_a_segment_gets_a_segment_of_its_own() {
 #[tokio::test]
 #[ignore = "writes 1 GiB"]
 async fn a_gibibyte_opens_within_seconds() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = disk_dir();
     let payload = Bytes::from(vec![5; 4096 - 32]);
     let started = Instant::now();
     let options = WalOptions::default();
@@ -83,7 +83,7 @@ async fn a_gibibyte_opens_within_seconds() {
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn append_latency() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = disk_dir();
     let options = WalOptions::default();
     let (mut store, _) = WalLogStore::open(dir.path(), OWNER, options).unwrap();
     for bytes in [128, 4096 - 32, (64 << 10) - 32, (1 << 20) - 32] {

@@ -9,7 +9,7 @@ use quic_link::{Identity, Role};
 use raft_core::{ClusterId, Incarnation, NodeId};
 use serde::{Deserialize, Serialize};
 
-use super::options::{LocalPeer, PeerAddress};
+use super::options::LocalPeer;
 
 /// The version of all that is said between peers. One that a receiver does not know is refused.
 pub(super) const VERSION: u8 = 1;
@@ -50,22 +50,12 @@ pub(super) enum HelloError {
     Cluster { found: ClusterId, ours: ClusterId },
     #[error("hello claims to be from node {claimed}, the certificate is of node {proved}")]
     Sender { claimed: NodeId, proved: NodeId },
-    #[error("node {0} is not a member")]
-    NotAMember(NodeId),
+    #[error("node {0} is this node; two processes run with its certificate")]
+    Ourselves(NodeId),
+    #[error("{0} nodes that are no members have a link already")]
+    TooManyStrangers(usize),
     #[error("hello is for node {found}, this is node {ours}")]
     Receiver { found: NodeId, ours: NodeId },
-    #[error("node {id} speaks as incarnation {found}, the member is incarnation {member}")]
-    SenderIncarnation {
-        id: NodeId,
-        found: Incarnation,
-        member: Incarnation,
-    },
-    #[error("hello is for incarnation {found} of node {id}, this is incarnation {ours}")]
-    ReceiverIncarnation {
-        id: NodeId,
-        found: Incarnation,
-        ours: Incarnation,
-    },
     #[error("boot {found} of node {id} is over, boot {newest} is running")]
     Boot { id: NodeId, found: u64, newest: u64 },
 }
@@ -79,10 +69,9 @@ impl HelloError {
             Self::Certificate(_) => "certificate",
             Self::Cluster { .. } => "cluster",
             Self::Sender { .. } => "sender",
-            Self::NotAMember(_) => "not a member",
+            Self::Ourselves(_) => "this node",
+            Self::TooManyStrangers(_) => "too many strangers",
             Self::Receiver { .. } => "receiver",
-            Self::SenderIncarnation { .. } => "sender's incarnation",
-            Self::ReceiverIncarnation { .. } => "receiver's incarnation",
             Self::Boot { .. } => "boot",
         }
     }
@@ -124,13 +113,12 @@ impl Hello {
         Ok(hello)
     }
 
-    /// Whether the hello is from the node that the certificate proves, from the member that we
-    /// know, and for us. The boot counter is not judged here.
+    /// Whether the hello is from the node that the certificate proves, and for us. Neither the
+    /// incarnations nor the boot counter are judged here.
     pub(super) fn check(
         &self,
         certificate: &Identity,
         local: &LocalPeer,
-        member: Option<&PeerAddress>,
     ) -> Result<NodeId, HelloError> {
         let proved = proved_node(certificate, local)?;
         let found = ClusterId(self.cluster);
@@ -148,20 +136,8 @@ impl Hello {
                 ours: local.id,
             });
         }
-        let member = member.ok_or(HelloError::NotAMember(proved))?;
-        if Incarnation(self.from_incarnation) != member.incarnation {
-            return Err(HelloError::SenderIncarnation {
-                id: proved,
-                found: Incarnation(self.from_incarnation),
-                member: member.incarnation,
-            });
-        }
-        if Incarnation(self.to_incarnation) != local.incarnation {
-            return Err(HelloError::ReceiverIncarnation {
-                id: local.id,
-                found: Incarnation(self.to_incarnation),
-                ours: local.incarnation,
-            });
+        if proved == local.id {
+            return Err(HelloError::Ourselves(proved));
         }
         Ok(proved)
     }

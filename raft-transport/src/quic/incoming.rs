@@ -1,64 +1,34 @@
-//! Receives from one link that a peer has dialled.
+//! Serves one link that a peer has dialled: its two lanes, and the snapshots that it offers.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quic_link::{CLOSE_NORMAL, FrameReader, FrameWriter, Link, Protocol};
-use raft_core::{Envelope, Incarnation, NodeId};
+use quic_link::{FrameReader, FrameWriter, Link, Protocol};
+use raft_core::Incarnation;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::counters::count;
 use super::hello::{HELLO_BYTES_MAX, Hello, HelloError, proved_node};
-use super::options::{CLOSE_REFUSED, CONTROL_FRAME_BYTES_MAX, KIND_ENVELOPE, KIND_HELLO};
+use super::lane::Lane;
+use super::options::{CONTROL_FRAME_BYTES_MAX, KIND_HELLO, PRIORITY_CONTROL};
+use super::peer::Incoming;
+use super::reading::{End, Speaker, read_lane};
 use super::shared::Shared;
-use crate::codec;
-
-/// Whom a link was taken from.
-#[derive(Clone, Copy)]
-struct Sender {
-    id: NodeId,
-    incarnation: Incarnation,
-}
-
-/// Why a link is ended from this side.
-enum End {
-    /// The hello does not fit.
-    Hello(HelloError),
-    /// What came later does not fit the hello, or is no message at all.
-    Message(String),
-    /// The link or the stream is gone, or this transport is.
-    Gone(String),
-}
+use super::snapshot_receiver::take_offer;
 
 /// Runs until the link ends.
 pub(super) async fn serve(shared: Arc<Shared>, link: Link) {
     let reporter = proved_node(link.peer(), &shared.local).unwrap_or_default();
     let end = receive(&shared, &link).await;
-    match end {
-        End::Hello(error) => {
-            count(&shared.counters.links_refused);
-            let details = error.to_string();
-            shared.report_once(reporter, error.name(), &details);
-            link.close(CLOSE_REFUSED, &details);
-        }
-        End::Message(details) => {
-            count(&shared.counters.envelopes_refused);
-            shared.report_once(reporter, "message", &details);
-            link.close(CLOSE_REFUSED, &details);
-        }
-        End::Gone(why) => {
-            tracing::debug!(peer = %reporter, why, "a link from a peer has ended");
-            link.close(CLOSE_NORMAL, &why);
-        }
-    }
+    end.close(&shared, reporter, &link);
 }
 
 async fn receive(shared: &Arc<Shared>, link: &Link) -> End {
     let greeted = timeout(shared.options.hello_deadline, greet(shared, link))
         .await
         .unwrap_or_else(|_elapsed| Err(End::Gone("no hello came".to_owned())));
-    let (sender, control) = match greeted {
+    let (speaker, control) = match greeted {
         Ok(greeted) => greeted,
         Err(end) => return end,
     };
@@ -68,16 +38,17 @@ async fn receive(shared: &Arc<Shared>, link: &Link) -> End {
     let mut lanes = JoinSet::new();
     lanes.spawn(read_lane(
         Arc::clone(shared),
-        sender,
+        speaker,
         control,
         CONTROL_FRAME_BYTES_MAX,
     ));
+    lanes.spawn(take_offers(Arc::clone(shared), speaker, link.clone()));
     let (shared, link) = (Arc::clone(shared), link.clone());
     lanes.spawn(async move {
         match link.accept_uni().await {
             Ok(bulk) => {
                 let limit = shared.options.bulk_frame_bytes_max;
-                read_lane(shared, sender, bulk, limit).await
+                read_lane(shared, speaker, bulk, limit).await
             }
             Err(error) => End::Gone(error.to_string()),
         }
@@ -89,12 +60,12 @@ async fn receive(shared: &Arc<Shared>, link: &Link) -> End {
 }
 
 /// Hears the hello, makes the link the peer's current one and answers.
-async fn greet(shared: &Shared, link: &Link) -> Result<(Sender, FrameReader), End> {
+async fn greet(shared: &Shared, link: &Link) -> Result<(Speaker, FrameReader), End> {
     let gone = |error: quic_link::LinkError| End::Gone(error.to_string());
     if link.protocol() != Protocol::Peer {
         return Err(End::Hello(HelloError::Certificate(*link.peer())));
     }
-    let (mut answers, mut control): (FrameWriter, FrameReader) =
+    let (mut replies, mut control): (FrameWriter, FrameReader) =
         link.accept_bi().await.map_err(gone)?;
     let frame = control
         .read(HELLO_BYTES_MAX)
@@ -103,85 +74,47 @@ async fn greet(shared: &Shared, link: &Link) -> Result<(Sender, FrameReader), En
         .filter(|frame| frame.kind == KIND_HELLO)
         .ok_or_else(|| End::Hello(HelloError::Malformed("another frame".to_owned())))?;
     let hello = Hello::decode(&frame.payload).map_err(End::Hello)?;
-    let peer = proved_node(link.peer(), &shared.local)
-        .ok()
-        .and_then(|id| shared.peers.get(&id));
     let id = hello
-        .check(link.peer(), &shared.local, peer.map(|peer| &peer.address))
+        .check(link.peer(), &shared.local)
         .map_err(End::Hello)?;
-    let peer = peer.ok_or(End::Hello(HelloError::NotAMember(id)))?;
-    peer.replace_incoming(hello.boot, link.clone())
-        .map_err(|newest| {
-            End::Hello(HelloError::Boot {
-                id,
-                found: hello.boot,
-                newest,
-            })
-        })?;
+    shared.note_incarnations(id, &hello);
     let incarnation = Incarnation(hello.from_incarnation);
     let answer = Hello::new(&shared.local, id, incarnation);
-    answers
+    replies.set_priority(PRIORITY_CONTROL);
+    // Queued before anybody else can write: it is the first frame that comes back.
+    replies
         .queue(KIND_HELLO, [Bytes::from(answer.encode())])
         .map_err(gone)?;
-    answers.flush().await.map_err(gone)?;
-    answers.finish();
-    Ok((Sender { id, incarnation }, control))
-}
-
-async fn read_lane(
-    shared: Arc<Shared>,
-    sender: Sender,
-    mut reader: FrameReader,
-    frame_bytes_max: usize,
-) -> End {
-    loop {
-        let frame = match reader.read(frame_bytes_max).await {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return End::Gone("the peer finished a lane".to_owned()),
-            Err(quic_link::LinkError::Frame(error)) => return End::Message(error.to_string()),
-            Err(error) => return End::Gone(error.to_string()),
-        };
-        if frame.kind != KIND_ENVELOPE {
-            return End::Message(format!("a frame of kind {}", frame.kind));
-        }
-        let envelope = match codec::decode(frame.payload) {
-            Ok(envelope) => envelope,
-            Err(error) => return End::Message(error.to_string()),
-        };
-        if let Some(why) = mismatch(&shared, sender, &envelope) {
-            return End::Message(why);
-        }
-        if shared.arrived.lane(&envelope).send(envelope).await.is_err() {
-            return End::Gone("shutting down".to_owned());
-        }
+    let replies = Lane::new(link.clone(), replies);
+    let incoming = Arc::new(Incoming {
+        link: link.clone(),
+        incarnation,
+        boot: hello.boot,
+        replies: Arc::clone(&replies),
+    });
+    let is_member = shared
+        .peers
+        .replace_incoming(id, incoming)
+        .map_err(End::Hello)?;
+    if !is_member {
+        count(&shared.counters.links_from_strangers);
     }
+    replies.flush().await.map_err(gone)?;
+    Ok((Speaker { id, incarnation }, control))
 }
 
-/// What of an envelope contradicts the link that it came over.
-fn mismatch(shared: &Shared, sender: Sender, envelope: &Envelope) -> Option<String> {
-    let local = &shared.local;
-    let Envelope {
-        cluster,
-        from,
-        from_incarnation,
-        to,
-        ..
-    } = envelope;
-    if *cluster != local.cluster {
-        Some(format!("message of cluster {cluster}"))
-    } else if *from != sender.id {
-        Some(format!(
-            "message of node {from} on a link of node {}",
-            sender.id
-        ))
-    } else if *from_incarnation != sender.incarnation {
-        Some(format!(
-            "message of incarnation {from_incarnation} on a link of incarnation {}",
-            sender.incarnation
-        ))
-    } else if *to != local.id {
-        Some(format!("message for node {to} at node {}", local.id))
-    } else {
-        None
+/// Takes up the streams of snapshots. QUIC bounds how many a peer may have open.
+async fn take_offers(shared: Arc<Shared>, speaker: Speaker, link: Link) -> End {
+    let mut offers = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = link.accept_bi() => match accepted {
+                Ok((answers, parts)) => {
+                    offers.spawn(take_offer(Arc::clone(&shared), speaker, answers, parts));
+                }
+                Err(error) => return End::Gone(error.to_string()),
+            },
+            Some(Ok(Some(end))) = offers.join_next() => return end,
+        }
     }
 }

@@ -6,38 +6,42 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quic_link::{CLOSE_NORMAL, Identity, Link, Protocol, Role};
-use raft_core::NodeId;
+use quic_link::{FrameReader, Identity, Link, Protocol, Role};
+use raft_core::{Incarnation, NodeId};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::counters::count;
 use super::hello::{HELLO_BYTES_MAX, Hello};
-use super::options::{CLOSE_REFUSED, KIND_HELLO, QuicOptions};
+use super::lane::Lane;
+use super::options::{
+    CLOSE_REFUSED, CONTROL_FRAME_BYTES_MAX, KIND_HELLO, PRIORITY_CONTROL, QuicOptions,
+};
 use super::peer::{Outgoing, Peer};
+use super::reading::{Speaker, read_lane};
 use super::shared::Shared;
 use crate::random::Random;
-
-/// Data of the control lane leaves before data of the bulk lane.
-const CONTROL_PRIORITY: i32 = 1;
 
 /// A link that lived this long was not part of the trouble before it: the back-off starts anew.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
 
+/// A link that is up, and what comes back on its control lane.
+struct Dialled {
+    outgoing: Arc<Outgoing>,
+    replies: FrameReader,
+}
+
 /// Runs until the transport ends it.
-pub(super) async fn keep_link(shared: Arc<Shared>, to: NodeId) {
-    let Some(peer) = shared.peers.get(&to) else {
-        return; // Started for peers of the list only.
-    };
+pub(super) async fn keep_link(shared: Arc<Shared>, peer: Arc<Peer>) {
+    let to = peer.id;
     let mut backoff = Backoff::new(&shared, to);
     loop {
-        match dial_seen(&shared, peer).await {
-            Ok(outgoing) => {
+        match dial_seen(&shared, &peer).await {
+            Ok(dialled) => {
                 count(&shared.counters.links_dialled);
-                tracing::info!(peer = %to, address = %outgoing.link.remote_addr(), "link is up");
-                let outgoing = Arc::new(outgoing);
+                let address = dialled.outgoing.link.remote_addr();
+                tracing::info!(peer = %to, %address, "link is up");
                 let since = Instant::now();
-                peer.set_outgoing(Arc::clone(&outgoing));
-                let why = outgoing.link.closed().await;
+                let why = hold(&shared, &peer, dialled).await;
                 tracing::info!(peer = %to, why, "link is down");
                 peer.set_problem(why);
                 if since.elapsed() >= STABLE_AFTER {
@@ -59,10 +63,33 @@ pub(super) async fn keep_link(shared: Arc<Shared>, to: NodeId) {
     }
 }
 
+/// Offers a link for sending, and takes what the peer replies on it, until it is gone.
+async fn hold(shared: &Arc<Shared>, peer: &Peer, dialled: Dialled) -> String {
+    let Dialled { outgoing, replies } = dialled;
+    let speaker = Speaker {
+        id: peer.id,
+        incarnation: outgoing.incarnation,
+    };
+    peer.set_outgoing(Arc::clone(&outgoing));
+    let link = &outgoing.link;
+    let replies = read_lane(
+        Arc::clone(shared),
+        speaker,
+        replies,
+        CONTROL_FRAME_BYTES_MAX,
+    );
+    tokio::select! {
+        biased;
+        why = link.closed() => return why,
+        end = replies => end.close(shared, peer.id, link),
+    }
+    link.closed().await
+}
+
 /// Dials, and dials once more beside it when the peer shows itself meanwhile: it has just come up,
 /// and the first attempt may be silent for long before it repeats what was lost. The first attempt
 /// goes on, because giving it up could make two nodes that dial each other at once do so for ever.
-async fn dial_seen(shared: &Shared, peer: &Peer) -> Result<Outgoing, String> {
+async fn dial_seen(shared: &Shared, peer: &Peer) -> Result<Dialled, String> {
     let mut first = pin!(dial(shared, peer));
     tokio::select! {
         biased;
@@ -72,13 +99,13 @@ async fn dial_seen(shared: &Shared, peer: &Peer) -> Result<Outgoing, String> {
     let second = dial(shared, peer);
     tokio::select! {
         biased;
-        Ok(outgoing) = first => Ok(outgoing),
+        Ok(dialled) = first => Ok(dialled),
         result = second => result,
     }
 }
 
 /// One attempt at all addresses of the peer. The error is one line for people.
-async fn dial(shared: &Shared, peer: &Peer) -> Result<Outgoing, String> {
+async fn dial(shared: &Shared, peer: &Peer) -> Result<Dialled, String> {
     let deadline = shared.options.dial_deadline;
     timeout(deadline, async {
         let name = &peer.address.address;
@@ -88,7 +115,7 @@ async fn dial(shared: &Shared, peer: &Peer) -> Result<Outgoing, String> {
         let mut why = format!("{name} has no address");
         for address in addresses {
             match connect(shared, peer, address).await {
-                Ok(outgoing) => return Ok(outgoing),
+                Ok(dialled) => return Ok(dialled),
                 Err(error) => why = error,
             }
         }
@@ -101,7 +128,7 @@ async fn dial(shared: &Shared, peer: &Peer) -> Result<Outgoing, String> {
     })
 }
 
-async fn connect(shared: &Shared, peer: &Peer, address: SocketAddr) -> Result<Outgoing, String> {
+async fn connect(shared: &Shared, peer: &Peer, address: SocketAddr) -> Result<Dialled, String> {
     let expected = Identity {
         cluster: shared.local.cluster.0,
         role: Role::Node(peer.id.0),
@@ -119,32 +146,38 @@ async fn connect(shared: &Shared, peer: &Peer, address: SocketAddr) -> Result<Ou
 }
 
 /// Says hello, hears the answer, opens the lanes.
-async fn open_lanes(shared: &Shared, peer: &Peer, link: &Link) -> Result<Outgoing, String> {
+async fn open_lanes(shared: &Shared, peer: &Peer, link: &Link) -> Result<Dialled, String> {
     let text = |error: quic_link::LinkError| error.to_string();
-    let (mut control, mut answers) = link.open_bi().await.map_err(text)?;
-    control.set_priority(CONTROL_PRIORITY);
+    let (mut control, mut replies) = link.open_bi().await.map_err(text)?;
+    control.set_priority(PRIORITY_CONTROL);
     let hello = Hello::new(&shared.local, peer.id, peer.address.incarnation);
     control
         .queue(KIND_HELLO, [Bytes::from(hello.encode())])
         .map_err(text)?;
     control.flush().await.map_err(text)?;
-    let answer = answers
+    let answer = replies
         .read(HELLO_BYTES_MAX)
         .await
         .map_err(text)?
         .filter(|frame| frame.kind == KIND_HELLO)
         .ok_or("the hello was not answered by one")?;
     let answer = Hello::decode(&answer.payload).map_err(|error| error.to_string())?;
+    let incarnation = Incarnation(answer.from_incarnation);
+    let boot = answer.boot;
     answer
-        .check(link.peer(), &shared.local, Some(&peer.address))
+        .check(link.peer(), &shared.local)
+        .and_then(|id| shared.peers.check_boot(id, incarnation, boot))
         .map_err(|error| error.to_string())?;
+    shared.note_incarnations(peer.id, &answer);
     let bulk = link.open_uni().await.map_err(text)?;
-    Ok(Outgoing {
+    let outgoing = Arc::new(Outgoing {
         link: link.clone(),
-        boot: answer.boot,
-        control: tokio::sync::Mutex::new(control),
-        bulk: tokio::sync::Mutex::new(bulk),
-    })
+        incarnation,
+        boot,
+        control: Lane::new(link.clone(), control),
+        bulk: Lane::new(link.clone(), bulk),
+    });
+    Ok(Dialled { outgoing, replies })
 }
 
 /// Pauses between dials: doubled each time, and random, so that nodes that fail together do not
@@ -177,11 +210,5 @@ impl Backoff {
         self.ceiling = (ceiling * 2).min(self.options.backoff_max);
         let micros = u64::try_from(ceiling.as_micros()).unwrap_or(u64::MAX);
         Duration::from_micros(self.random.between(micros / 2, micros))
-    }
-}
-
-impl Drop for Outgoing {
-    fn drop(&mut self) {
-        self.link.close(CLOSE_NORMAL, "not used any more");
     }
 }

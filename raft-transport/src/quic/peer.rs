@@ -1,21 +1,39 @@
-//! One peer as this node sees it: the link to it, and the newest link from it.
+//! A link to a member and a link from a node, as long as they are used.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use quic_link::{CLOSE_NORMAL, FrameWriter, Link};
-use raft_core::{NodeId, SendError};
+use quic_link::{CLOSE_NORMAL, Link};
+use raft_core::{Incarnation, NodeId, SendError};
 use tokio::sync::Notify;
 
+use super::lane::Lane;
 use super::options::PeerAddress;
 
 /// A link that we have dialled and may send on.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) link: Link,
-    /// The boot counter that the peer answered with.
+    /// What the peer answered with.
+    pub(super) incarnation: Incarnation,
     pub(super) boot: u64,
-    pub(super) control: tokio::sync::Mutex<FrameWriter>,
-    pub(super) bulk: tokio::sync::Mutex<FrameWriter>,
+    pub(super) control: Arc<Lane>,
+    pub(super) bulk: Arc<Lane>,
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.link.close(CLOSE_NORMAL, "not used any more");
+    }
+}
+
+/// A link that a node has dialled. Replies go over it where there is no link to that node.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) link: Link,
+    /// What the peer said.
+    pub(super) incarnation: Incarnation,
+    pub(super) boot: u64,
+    pub(super) replies: Arc<Lane>,
 }
 
 #[derive(Debug)]
@@ -23,12 +41,9 @@ struct State {
     outgoing: Option<Arc<Outgoing>>,
     /// Why there is no link to it.
     problem: String,
-    /// The newest link from it, with its boot counter. Stays when the link has ended, so that a
-    /// link of an earlier boot is still recognised.
-    incoming: Option<(u64, Link)>,
 }
 
-/// A peer, for as long as the transport lives.
+/// A member that is dialled, for as long as it has this address and incarnation.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) id: NodeId,
@@ -46,7 +61,6 @@ impl Peer {
             state: Mutex::new(State {
                 outgoing: None,
                 problem: "not dialled yet".to_owned(),
-                incoming: None,
             }),
             seen: Notify::new(),
         }
@@ -77,37 +91,22 @@ impl Peer {
         news
     }
 
-    /// Makes `link` the one that is received from, in place of an older one. An error, with the
-    /// newer boot counter, when that one is of a later boot.
-    pub(super) fn replace_incoming(&self, boot: u64, link: Link) -> Result<(), u64> {
-        let mut state = self.lock();
-        if let Some((newest, _)) = &state.incoming
-            && *newest > boot
-        {
-            return Err(*newest);
-        }
-        if let Some((_, older)) = state.incoming.replace((boot, link)) {
-            older.close(CLOSE_NORMAL, "replaced by a newer link");
-        }
-        // The process that we have a link to is gone, even if nobody has noticed yet.
-        if let Some(outgoing) = &state.outgoing
-            && outgoing.boot < boot
+    /// The peer has dialled us. A link to a process before that one leads nowhere, even if nobody
+    /// has noticed yet.
+    pub(super) fn has_shown(&self, incarnation: Incarnation, boot: u64) {
+        if let Some(outgoing) = &self.lock().outgoing
+            && (outgoing.incarnation != incarnation || outgoing.boot < boot)
         {
             outgoing.link.close(CLOSE_NORMAL, "the peer was restarted");
         }
-        drop(state);
         self.seen.notify_one();
-        Ok(())
     }
 
-    /// Ends the links in both directions.
+    /// Ends the link to it.
     pub(super) fn close(&self, why: &str) {
         let mut state = self.lock();
         if let Some(outgoing) = state.outgoing.take() {
             outgoing.link.close(CLOSE_NORMAL, why);
-        }
-        if let Some((_, link)) = &state.incoming {
-            link.close(CLOSE_NORMAL, why);
         }
         why.clone_into(&mut state.problem);
     }

@@ -1,14 +1,17 @@
 //! The bytes of envelopes: they read back, they do not change, and nothing else is read.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use proptest::prelude::*;
+use raft_core::membership::ADDRESS_BYTES_MAX;
 use raft_core::message::{
-    Append, AppendReply, Conflict, Heartbeat, HeartbeatReply, PreVote, PreVoteReply, Vote,
-    VoteReply,
+    Append, AppendReply, Conflict, Heartbeat, HeartbeatReply, PreVote, PreVoteReply, ReadIndex,
+    ReadIndexReply, Vote, VoteReply,
 };
 use raft_core::{
-    ClusterId, Entry, EntryKind, Envelope, GroupId, Incarnation, Index, LogId, Message, NodeId,
-    Term,
+    ClusterId, Entry, EntryKind, Envelope, GroupId, Incarnation, Index, LogId, Member, MemberRole,
+    Membership, Message, NodeId, SnapshotDescriptor, SnapshotHash, SnapshotMeta, Term,
 };
 use raft_transport::codec::{self, DecodeError};
 
@@ -108,6 +111,7 @@ fn golden() -> Vec<(Message, String)> {
             Message::Heartbeat(Heartbeat {
                 commit: Index(6),
                 round: 10,
+                is_last: false,
             }),
             format!("07000000{}", words(&[6, 10])),
         ),
@@ -115,7 +119,93 @@ fn golden() -> Vec<(Message, String)> {
             Message::HeartbeatReply(HeartbeatReply { round: 10 }),
             format!("08000000{}", word(10)),
         ),
+        (
+            Message::Vote(Vote {
+                last: id(4, 7),
+                is_transfer: true,
+            }),
+            format!("09000000{}", words(&[4, 7])),
+        ),
+        (
+            Message::Heartbeat(Heartbeat {
+                commit: Index(6),
+                round: 10,
+                is_last: true,
+            }),
+            format!("0a000000{}", words(&[6, 10])),
+        ),
+        (
+            Message::Snapshot(snapshot(Membership::default())),
+            format!("0b000000{}03000000010000", golden_snapshot()),
+        ),
+        (
+            Message::Snapshot(snapshot(membership())),
+            format!(
+                "0b000000{}45000000{}",
+                golden_snapshot(),
+                concat!(
+                    "010201",
+                    "01000000000000000b000000000000000103613a31",
+                    "02000000000000001600000000000000020462623a32",
+                    "03000000000000002100000000000000010563633a3333"
+                ),
+            ),
+        ),
+        (Message::TimeoutNow, "0c000000".to_owned()),
+        (
+            Message::ReadIndex(ReadIndex { number: 12 }),
+            format!("0d000000{}", word(12)),
+        ),
+        (
+            Message::ReadIndexReply(ReadIndexReply {
+                number: 12,
+                index: None,
+            }),
+            format!("0e000000{}00", word(12)),
+        ),
+        (
+            Message::ReadIndexReply(ReadIndexReply {
+                number: 12,
+                index: Some(Index(13)),
+            }),
+            format!("0e000000{}01{}", word(12), word(13)),
+        ),
     ]
+}
+
+fn member(incarnation: u64, address: &str, role: MemberRole) -> Member {
+    Member {
+        incarnation: Incarnation(incarnation),
+        address: address.to_owned(),
+        role,
+    }
+}
+
+fn membership() -> Membership {
+    let members = [
+        (NodeId(1), member(11, "a:1", MemberRole::Voter)),
+        (NodeId(2), member(22, "bb:2", MemberRole::Learner)),
+    ];
+    let outgoing = [(NodeId(3), member(33, "cc:33", MemberRole::Voter))];
+    Membership::joint(members.into(), outgoing.into()).unwrap()
+}
+
+fn snapshot(membership: Membership) -> SnapshotDescriptor {
+    SnapshotDescriptor {
+        meta: SnapshotMeta {
+            last: id(4, 7),
+            membership,
+        },
+        parts: 3,
+        bytes: 1_000,
+        hash: SnapshotHash(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff),
+    }
+}
+
+/// Its last log id, parts, bytes and hash.
+fn golden_snapshot() -> String {
+    let words = [4_u64, 7, 3, 1_000].map(|word| hex(&word.to_le_bytes()));
+    format!("{}ffeeddccbbaa99887766554433221100", words.concat())
 }
 
 /// Version, cluster, group, from, its incarnation, to, its incarnation, term.
@@ -229,6 +319,93 @@ fn an_announced_number_of_entries_takes_no_memory() {
     );
 }
 
+#[test]
+fn a_membership_that_is_too_long_or_none_is_refused() {
+    let encoded = bytes_of(&envelope(Message::Snapshot(snapshot(membership()))));
+    let length = encoded.len() - membership().encode().len();
+    let with_length = |announced: u32| {
+        let mut bytes = encoded.clone();
+        bytes[length - 4..length].copy_from_slice(&announced.to_le_bytes());
+        codec::decode(bytes.into())
+    };
+    let right = membership().encode().len() as u32;
+    for announced in [u32::MAX, 10_000, right + 1] {
+        let result = with_length(announced);
+        assert!(
+            matches!(result, Err(DecodeError::MembershipLength { bytes, .. })
+                if bytes == announced as usize),
+            "{result:?}"
+        );
+    }
+    let result = with_length(right - 1);
+    assert!(
+        matches!(result, Err(DecodeError::Membership(_))),
+        "{result:?}"
+    );
+    // Above the limit it is refused however many bytes there are.
+    let mut long = encoded[..length].to_vec();
+    let above = codec::MEMBERSHIP_BYTES_MAX + 1;
+    long[length - 4..].copy_from_slice(&(above as u32).to_le_bytes());
+    long.resize(length + above, 0);
+    let result = codec::decode(long.into());
+    assert!(
+        matches!(result, Err(DecodeError::MembershipLength { .. })),
+        "{result:?}"
+    );
+}
+
+#[test]
+fn the_largest_membership_is_as_long_as_its_limit() {
+    let address = "x".repeat(ADDRESS_BYTES_MAX);
+    let list = |from| {
+        (from..from + 9)
+            .map(|id| (NodeId(id), member(id, &address, MemberRole::Voter)))
+            .collect()
+    };
+    let largest = Membership::joint(list(1), list(10)).unwrap();
+    assert_eq!(largest.encode().len(), codec::MEMBERSHIP_BYTES_MAX);
+    let envelope = envelope(Message::Snapshot(snapshot(largest)));
+    let bytes = bytes_of(&envelope);
+    assert!(bytes.len() <= 1 + codec::METADATA_BYTES_MAX + codec::MEMBERSHIP_BYTES_MAX);
+    assert_eq!(codec::decode(bytes.into()), Ok(envelope));
+}
+
+fn any_membership() -> impl Strategy<Value = Membership> {
+    let member = (any::<u64>(), "[ -~]{0,30}", any::<bool>());
+    let list = || proptest::collection::btree_map(1_u64..50, member, 0..6);
+    (list(), list(), any::<bool>()).prop_map(|(members, outgoing, is_empty)| {
+        if is_empty {
+            return Membership::default();
+        }
+        let typed = |list: BTreeMap<u64, (u64, String, bool)>| {
+            let typed = list.into_iter().map(|(id, (incarnation, address, votes))| {
+                let role = if votes {
+                    MemberRole::Voter
+                } else {
+                    MemberRole::Learner
+                };
+                (NodeId(id), self::member(incarnation, &address, role))
+            });
+            typed.collect::<BTreeMap<_, _>>()
+        };
+        let mut members = typed(members);
+        members.insert(NodeId(99), self::member(9, "voter:1", MemberRole::Voter));
+        Membership::joint(members, typed(outgoing)).unwrap()
+    })
+}
+
+fn any_snapshot() -> impl Strategy<Value = SnapshotDescriptor> {
+    let numbers = (any::<u64>(), any::<u64>(), any::<u128>());
+    (any_id(), any_membership(), numbers).prop_map(|(last, membership, (parts, bytes, hash))| {
+        SnapshotDescriptor {
+            meta: SnapshotMeta { last, membership },
+            parts,
+            bytes,
+            hash: SnapshotHash(hash),
+        }
+    })
+}
+
 fn any_id() -> impl Strategy<Value = LogId> {
     (any::<u64>(), any::<u64>()).prop_map(|(term, index)| id(term, index))
 }
@@ -279,10 +456,15 @@ fn any_message() -> impl Strategy<Value = Message> {
             next_term: Term(term),
             granted
         })),
-        any_id().prop_map(|last| Message::Vote(Vote {
-            last,
-            is_transfer: false
-        })),
+        (any_id(), any::<bool>())
+            .prop_map(|(last, is_transfer)| Message::Vote(Vote { last, is_transfer })),
+        any_snapshot().prop_map(Message::Snapshot),
+        Just(Message::TimeoutNow),
+        word.prop_map(|number| Message::ReadIndex(ReadIndex { number })),
+        (word, any::<Option<u64>>()).prop_map(|(number, index)| {
+            let index = index.map(Index);
+            Message::ReadIndexReply(ReadIndexReply { number, index })
+        }),
         (any::<bool>(), any_id())
             .prop_map(|(granted, last)| Message::VoteReply(VoteReply { granted, last })),
         any_append().prop_map(Message::Append),
@@ -300,10 +482,13 @@ fn any_message() -> impl Strategy<Value = Message> {
                 last,
             })
         }),
-        (word, word).prop_map(|(commit, round)| Message::Heartbeat(Heartbeat {
-            commit: Index(commit),
-            round
-        })),
+        (word, word, any::<bool>()).prop_map(|(commit, round, is_last)| {
+            Message::Heartbeat(Heartbeat {
+                commit: Index(commit),
+                round,
+                is_last,
+            })
+        }),
         word.prop_map(|round| Message::HeartbeatReply(HeartbeatReply { round })),
     ]
 }
@@ -332,7 +517,7 @@ proptest! {
     fn arbitrary_bytes_are_refused_or_read_but_never_panic(
         mut bytes in proptest::collection::vec(any::<u8>(), 0..400),
         version in any::<bool>(),
-        kind in 0_u8..10,
+        kind in 0_u8..16,
     ) {
         if version && bytes.len() > 70 {
             bytes[0] = codec::VERSION;

@@ -4,3 +4,5 @@ mod codec;
 mod memory;
 mod quic;
 mod quic_fixture;
+mod quic_raw;
+mod quic_snapshot;

@@ -1,41 +1,64 @@
 //! The in-memory network: the suite, its faults, and that chance repeats.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use raft_core::message::Heartbeat;
 use raft_core::{
-    ClusterId, Envelope, GroupId, Incarnation, Index, Message, NodeId, SendError, Term, Transport,
+    ClusterId, Envelope, GroupId, Incarnation, Incoming, Index, Membership, Message, NodeId,
+    SendError, SnapshotStream, Term, Transport,
 };
-use raft_transport::conformance::{self, Fixture};
+use raft_transport::conformance::{self, Fixture, Parts};
 use raft_transport::{Faults, MemoryNetwork, MemoryTransport};
 
 const ONE: NodeId = NodeId(1);
 const TWO: NodeId = NodeId(2);
 const THREE: NodeId = NodeId(3);
 
-struct Memory(MemoryNetwork);
+struct Memory {
+    network: MemoryNetwork,
+    replaced: Mutex<BTreeSet<NodeId>>,
+}
+
+impl Memory {
+    fn new() -> Self {
+        Self {
+            network: MemoryNetwork::new(1),
+            replaced: Mutex::default(),
+        }
+    }
+}
 
 #[async_trait]
 impl Fixture for Memory {
     async fn start(&self, id: NodeId) -> Arc<dyn Transport> {
-        self.0.transport(id)
+        self.network.transport(id)
     }
 
     /// There are no farewells: a node is gone when its transport is dropped.
     async fn kill(&self, _id: NodeId) {}
+
+    async fn replace(&self, id: NodeId) -> Arc<dyn Transport> {
+        self.replaced.lock().unwrap().insert(id);
+        self.network.transport(id)
+    }
+
+    fn incarnation(&self, id: NodeId) -> Incarnation {
+        let is_replaced = self.replaced.lock().unwrap().contains(&id);
+        Incarnation(if is_replaced { 2_000 } else { 1_000 } + id.0)
+    }
 }
 
 #[tokio::test]
 async fn conforms() {
-    conformance::run(|| Memory(MemoryNetwork::new(1))).await;
+    conformance::run(Memory::new).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn conforms_on_a_paused_clock() {
-    conformance::run(|| Memory(MemoryNetwork::new(1))).await;
+    conformance::run(Memory::new).await;
 }
 
 fn envelope(from: NodeId, to: NodeId, round: u64) -> Envelope {
@@ -50,6 +73,7 @@ fn envelope(from: NodeId, to: NodeId, round: u64) -> Envelope {
         message: Message::Heartbeat(Heartbeat {
             commit: Index(0),
             round,
+            is_last: false,
         }),
     }
 }
@@ -63,7 +87,7 @@ fn round(envelope: &Envelope) -> u64 {
 
 async fn arrived(transport: &MemoryTransport) -> Vec<u64> {
     let mut rounds = Vec::new();
-    while let Ok(Some(envelope)) =
+    while let Ok(Some(Incoming::Message(envelope))) =
         tokio::time::timeout(Duration::from_secs(10), transport.recv()).await
     {
         rounds.push(round(&envelope));
@@ -179,11 +203,139 @@ async fn a_restart_closes_the_transport_before_it() {
     let (one, two) = (network.transport(ONE), network.transport(TWO));
     one.send(TWO, envelope(ONE, TWO, 1)).await.unwrap();
     let again = network.transport(TWO);
-    assert_eq!(two.recv().await, None);
+    assert!(two.recv().await.is_none());
     let error = two.send(ONE, envelope(TWO, ONE, 1)).await.unwrap_err();
     assert_eq!(error, SendError::Closed);
     // Dropping the old one does not touch the new one.
     drop(two);
     one.send(TWO, envelope(ONE, TWO, 2)).await.unwrap();
-    assert_eq!(round(&again.recv().await.unwrap()), 2);
+    assert_eq!(arrived(&again).await, [2]);
+}
+
+fn offer(parts: &Parts) -> Envelope {
+    Envelope {
+        message: parts.offer(),
+        ..envelope(ONE, TWO, 0)
+    }
+}
+
+async fn accepted(two: &MemoryTransport) -> Box<dyn SnapshotStream> {
+    let Some(Incoming::Snapshot(mut offer)) = two.recv().await else {
+        panic!("a snapshot was offered");
+    };
+    offer.stream.accept(0).await.unwrap();
+    offer.stream
+}
+
+/// Nothing but the cut wakes the two.
+#[tokio::test(start_paused = true)]
+async fn a_cut_in_either_direction_ends_a_transfer_on_both_sides() {
+    for (from, to) in [(ONE, TWO), (TWO, ONE)] {
+        let network = MemoryNetwork::new(1);
+        let (one, two) = (network.transport(ONE), network.transport(TWO));
+        let parts = Parts::new(&[10; 100], Membership::default());
+        let take = async {
+            let mut stream = accepted(&two).await;
+            stream.next_part().await.unwrap();
+            // Until the sender waits, with as many parts under way as there may be.
+            while parts.read() < 4 {
+                tokio::task::yield_now().await;
+            }
+            let faults = Faults {
+                cut: true,
+                ..Faults::default()
+            };
+            network.set_faults(from, to, faults);
+            assert!(stream.next_part().await.is_err());
+            stream
+        };
+        let (sent, _stream) =
+            tokio::join!(one.send_snapshot(TWO, offer(&parts), parts.reader()), take);
+        assert!(
+            matches!(sent, Err(SendError::Unreachable { .. })),
+            "{sent:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_part_ends_a_transfer_and_a_delay_makes_it_slow() {
+    let network = MemoryNetwork::new(1);
+    let (one, two) = (network.transport(ONE), network.transport(TWO));
+    let parts = Parts::new(&[10; 100], Membership::default());
+    let take = async || {
+        let mut stream = accepted(&two).await;
+        while let Ok(Some(_)) = stream.next_part().await {}
+        stream.finish(Ok(())).await;
+    };
+    let mut faults = Faults {
+        drop: 0.2,
+        ..Faults::default()
+    };
+    network.set_faults(ONE, TWO, faults);
+    let (sent, ()) = tokio::join!(
+        one.send_snapshot(TWO, offer(&parts), parts.reader()),
+        take()
+    );
+    assert!(
+        matches!(sent, Err(SendError::Unreachable { .. })),
+        "{sent:?}"
+    );
+    faults.drop = 0.0;
+    faults.delay_min = Duration::from_millis(10);
+    faults.delay_max = Duration::from_millis(10);
+    network.set_faults(ONE, TWO, faults);
+    let start = tokio::time::Instant::now();
+    let (sent, ()) = tokio::join!(
+        one.send_snapshot(TWO, offer(&parts), parts.reader()),
+        take()
+    );
+    assert_eq!(sent, Ok(()));
+    assert!(start.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn snapshots_keep_to_the_rate_of_the_network() {
+    let network = MemoryNetwork::new(1);
+    let (one, two) = (network.transport(ONE), network.transport(TWO));
+    network.set_snapshot_rate(1_000_000);
+    let parts = Parts::new(&[10_000; 200], Membership::default());
+    let take = async {
+        let mut stream = accepted(&two).await;
+        while let Ok(Some(_)) = stream.next_part().await {}
+        stream.finish(Ok(())).await;
+    };
+    let start = tokio::time::Instant::now();
+    let (sent, ()) = tokio::join!(one.send_snapshot(TWO, offer(&parts), parts.reader()), take);
+    assert_eq!(sent, Ok(()));
+    let took = start.elapsed().as_millis();
+    assert!((1_900..2_300).contains(&took), "2 MB took {took} ms");
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_offers_than_a_node_holds_are_refused() {
+    let network = MemoryNetwork::new(1);
+    let (one, two) = (network.transport(ONE), network.transport(TWO));
+    let parts = Parts::new(&[10], Membership::default());
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let (one, parts) = (Arc::clone(&one), parts.clone());
+        waiting.spawn(async move { one.send_snapshot(TWO, offer(&parts), parts.reader()).await });
+    }
+    for _ in 0..2 {
+        let refused = waiting.join_next().await.unwrap().unwrap();
+        assert!(
+            matches!(refused, Err(SendError::Refused { .. })),
+            "{refused:?}"
+        );
+    }
+    // The others wait, until the node is gone.
+    two.close().await;
+    while let Some(ended) = waiting.join_next().await {
+        let ended = ended.unwrap();
+        assert!(
+            matches!(ended, Err(SendError::Unreachable { .. })),
+            "{ended:?}"
+        );
+    }
 }

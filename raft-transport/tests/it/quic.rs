@@ -1,39 +1,43 @@
 //! The QUIC transport: the suite, and who is refused.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quic_link::{
-    Endpoint, EndpointOptions, FrameWriter, Identity, Link, LinkLimits, Protocol, Role,
-};
+use quic_link::{Endpoint, EndpointOptions, LinkLimits, Protocol, Role};
 use raft_core::message::{Append, Heartbeat};
 use raft_core::{
-    Entry, EntryKind, Envelope, Incarnation, Index, LogId, Message, NodeId, SendError, Term,
-    Transport,
+    Entry, EntryKind, Envelope, Incarnation, Incoming, Index, LogId, Message, NodeId, SendError,
+    Term, Transport,
 };
-use raft_transport::conformance::{self, DEADLINE, Fixture};
+use raft_transport::conformance::{self, Fixture};
 use raft_transport::{QuicTransport, codec};
 use tokio::time::timeout;
 
-use crate::quic_fixture::{CLUSTER, Quic, incarnation};
+use crate::quic_fixture::Quic;
+use crate::quic_raw::{Raw, within};
 
 const ONE: NodeId = NodeId(1);
 const TWO: NodeId = NodeId(2);
+const THREE: NodeId = NodeId(3);
 
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(DEADLINE, future)
-        .await
-        .unwrap_or_else(|_elapsed| panic!("not within {DEADLINE:?}: {what}"))
-}
-
-async fn until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     within(what, async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     })
     .await;
+}
+
+/// The next message; snapshots are not expected.
+async fn next(transport: &QuicTransport) -> Option<Envelope> {
+    match within("a message", transport.recv()).await {
+        Some(Incoming::Message(envelope)) => Some(envelope),
+        Some(Incoming::Snapshot(_)) => panic!("a snapshot"),
+        None => None,
+    }
 }
 
 fn heartbeat(fixture: &Quic, from: NodeId, to: NodeId, round: u64) -> Envelope {
@@ -43,6 +47,7 @@ fn heartbeat(fixture: &Quic, from: NodeId, to: NodeId, round: u64) -> Envelope {
         Message::Heartbeat(Heartbeat {
             commit: Index(0),
             round,
+            is_last: false,
         }),
     )
 }
@@ -61,7 +66,7 @@ fn append(fixture: &Quic, from: NodeId, to: NodeId, bytes: usize) -> Envelope {
     )
 }
 
-async fn connected(fixture: &Quic) -> (Arc<QuicTransport>, Arc<QuicTransport>) {
+pub(crate) async fn connected(fixture: &Quic) -> (Arc<QuicTransport>, Arc<QuicTransport>) {
     let one = fixture.start_node(ONE).await;
     let two = fixture.start_node(TWO).await;
     until("links in both directions", || {
@@ -89,7 +94,7 @@ async fn a_batch_goes_over_both_lanes() {
     one.send_batch(TWO, batch.clone()).await.unwrap();
     let mut bulk = 0;
     for _ in 0..batch.len() {
-        let envelope = within("all arrive", two.recv()).await.unwrap();
+        let envelope = next(&two).await.unwrap();
         assert!(batch.contains(&envelope));
         bulk += usize::from(envelope.message.is_bulk());
     }
@@ -109,7 +114,7 @@ async fn a_message_above_the_frame_limit_is_refused_and_the_link_lives() {
         if bytes > limit && limit == 1 << 20));
     let small = append(&fixture, ONE, TWO, 1_000);
     one.send(TWO, small.clone()).await.unwrap();
-    assert_eq!(within("it arrives", two.recv()).await, Some(small));
+    assert_eq!(next(&two).await, Some(small));
 }
 
 /// With an idle time-out of ten minutes, only the reset and the boot counter can be what ends the
@@ -126,11 +131,14 @@ async fn a_killed_and_restarted_peer_is_not_waited_for() {
     for (from, to, target) in [(&one, &two, TWO), (&two, &one, ONE)] {
         within("a message goes over", async {
             let source = if target == TWO { ONE } else { TWO };
-            let probe = heartbeat(&fixture, source, target, 1);
+            // Entries go over no other link than the one that is dialled.
+            let probe = append(&fixture, source, target, 1);
             loop {
                 let _ = from.send(target, probe.clone()).await;
                 let arrived = timeout(Duration::from_millis(20), to.recv()).await;
-                if arrived == Ok(Some(probe.clone())) {
+                if let Ok(Some(Incoming::Message(found))) = arrived
+                    && found == probe
+                {
                     return;
                 }
             }
@@ -233,59 +241,95 @@ async fn a_host_name_is_looked_up_at_each_dial() {
     assert!(one.is_connected(TWO));
 }
 
-/// Each of these is refused by the node that is dialled, for the reason that the dialling side can
-/// read in its error.
+/// A disk was lost on one side, and the other has not heard of it. The link stays, and each message
+/// says whom it is from and for.
 #[tokio::test]
-async fn a_hello_that_does_not_fit_is_refused() {
-    let fixture = Quic::new();
-    let one = fixture.start_node(ONE).await;
+async fn another_incarnation_is_counted_and_the_link_stays() {
     let wiped = Incarnation(77);
-    let mut wiped_sender = fixture.local(TWO, 1);
-    wiped_sender.incarnation = wiped;
-    let mut wiped_receiver = fixture.peers();
-    wiped_receiver.get_mut(&ONE).unwrap().incarnation = wiped;
-    for (index, (reason, local, peers)) in [
-        ("speaks as incarnation 77", wiped_sender, fixture.peers()),
-        (
-            "is for incarnation 77",
-            fixture.local(TWO, 1),
-            wiped_receiver,
-        ),
-    ]
-    .into_iter()
-    .enumerate()
-    {
+    for is_sender in [true, false] {
+        let fixture = Quic::new();
+        let one = fixture.start_node(ONE).await;
+        let (mut local, mut peers) = (fixture.local(TWO, 1), fixture.peers());
+        if is_sender {
+            local.incarnation = wiped;
+        } else {
+            peers.get_mut(&ONE).unwrap().incarnation = wiped;
+        }
         let two = fixture.start_as(local, peers).await;
-        until("a refusal", || {
-            one.counters().links_refused > index as u64 && two.counters().dials_failed > 0
-        })
-        .await;
-        let error = two
-            .send(ONE, heartbeat(&fixture, TWO, ONE, 1))
-            .await
-            .unwrap_err();
-        assert!(error.to_string().contains(reason), "{error}");
-        fixture.kill_node(TWO).await;
+        until("links", || one.is_connected(TWO) && two.is_connected(ONE)).await;
+        let mut sent = heartbeat(&fixture, TWO, ONE, 1);
+        sent.from_incarnation = local.incarnation;
+        sent.to_incarnation = wiped;
+        two.send(ONE, sent.clone()).await.unwrap();
+        assert_eq!(next(&one).await, Some(sent));
+        for counters in [one.counters(), two.counters()] {
+            assert!(counters.incarnations_mismatched > 0);
+            assert_eq!(counters.links_refused, 0);
+        }
     }
-    assert_eq!(one.counters().links_accepted, 0);
 }
 
 #[tokio::test]
-async fn who_is_not_a_member_is_refused() {
-    let fixture = Quic::new();
-    let mut peers = fixture.peers();
-    peers.remove(&TWO);
-    let one = fixture.start_as(fixture.local(ONE, 1), peers).await;
+async fn a_stranger_is_counted_and_too_many_are_refused() {
+    let mut fixture = Quic::new();
+    fixture.options.strangers_max = 1;
+    let one = fixture
+        .start_as(fixture.local(ONE, 1), BTreeMap::new())
+        .await;
     let two = fixture.start_node(TWO).await;
+    until("a link", || two.is_connected(ONE)).await;
+    assert_eq!(one.counters().links_from_strangers, 1);
+    let reply = heartbeat(&fixture, ONE, TWO, 1);
+    one.send(TWO, reply.clone()).await.unwrap();
+    assert_eq!(next(&two).await, Some(reply));
+    // Entries are no replies.
+    let sent = one.send(TWO, append(&fixture, ONE, TWO, 1)).await;
+    assert_eq!(sent, Err(SendError::UnknownPeer(TWO)));
+
+    let three = fixture.start_node(THREE).await;
     until("a refusal", || {
-        one.counters().links_refused > 0 && two.counters().dials_failed > 0
+        one.counters().links_refused > 0 && three.counters().dials_failed > 0
     })
     .await;
-    let error = two
-        .send(ONE, heartbeat(&fixture, TWO, ONE, 1))
-        .await
-        .unwrap_err();
-    assert!(error.to_string().contains("not a member"), "{error}");
+    let sent = three.send(ONE, heartbeat(&fixture, THREE, ONE, 1)).await;
+    let error = sent.unwrap_err().to_string();
+    assert!(error.contains("no members"), "{error}");
+    // The place of one that is gone is given away.
+    two.close().await;
+    until("a link", || three.is_connected(ONE)).await;
+}
+
+/// The node at the old address is gone for good; only the node itself knows its new one.
+#[tokio::test]
+async fn replies_reach_a_member_whose_address_is_an_old_one() {
+    let fixture = Quic::new();
+    let mut peers = fixture.peers();
+    peers.get_mut(&TWO).unwrap().address = "127.0.0.1:9".to_owned();
+    let one = fixture.start_as(fixture.local(ONE, 1), peers).await;
+    let two = fixture.start_node(TWO).await;
+    until("a link", || two.is_connected(ONE)).await;
+    let reply = heartbeat(&fixture, ONE, TWO, 1);
+    one.send(TWO, reply.clone()).await.unwrap();
+    assert_eq!(next(&two).await, Some(reply));
+    assert!(!one.is_connected(TWO));
+}
+
+#[tokio::test]
+async fn a_removed_member_is_not_dialled_any_more() {
+    let fixture = Quic::new();
+    let (one, two) = connected(&fixture).await;
+    one.set_members(ONE, &fixture.membership(&[ONE]));
+    two.set_members(TWO, &fixture.membership(&[TWO]));
+    assert!(!one.is_connected(TWO) && !two.is_connected(ONE));
+    assert_eq!(
+        one.send(TWO, append(&fixture, ONE, TWO, 1)).await,
+        Err(SendError::UnknownPeer(TWO))
+    );
+    // Whoever dialled node 2 would show up there.
+    let accepted = two.counters().links_accepted;
+    one.set_members(ONE, &fixture.membership(&[ONE, TWO]));
+    until("a link", || one.is_connected(TWO)).await;
+    assert_eq!(two.counters().links_accepted, accepted + 1);
 }
 
 #[tokio::test]
@@ -310,81 +354,6 @@ async fn an_earlier_boot_does_not_replace_a_later_one() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("boot 8"), "{error}");
-}
-
-/// A peer that does not keep to the rules, by hand.
-struct Raw {
-    link: Link,
-    control: FrameWriter,
-    _endpoint: Endpoint,
-}
-
-impl Raw {
-    async fn dial(fixture: &Quic, role: Role, protocol: Protocol) -> (Endpoint, Link) {
-        let endpoint = Endpoint::bind(EndpointOptions {
-            credentials: fixture.authority.credentials(role),
-            listen: "127.0.0.1:0".parse().unwrap(),
-            accept: false,
-            reset_key: None,
-            limits: LinkLimits::default(),
-        })
-        .unwrap();
-        let expected = Identity {
-            cluster: CLUSTER.0,
-            role: Role::Node(1),
-        };
-        let link = within(
-            "a link",
-            endpoint.connect(fixture.address(ONE), &expected, protocol),
-        )
-        .await
-        .unwrap();
-        (endpoint, link)
-    }
-
-    /// The bytes of a hello, written down here once more: version, cluster, from, its incarnation,
-    /// to, its incarnation, boot.
-    fn hello(from: u64, boot: u64) -> Vec<u8> {
-        let mut bytes = vec![1];
-        bytes.extend_from_slice(&CLUSTER.0);
-        for word in [
-            from,
-            incarnation(NodeId(from)).0,
-            1,
-            incarnation(ONE).0,
-            boot,
-        ] {
-            bytes.extend_from_slice(&word.to_le_bytes());
-        }
-        bytes
-    }
-
-    async fn greeted(fixture: &Quic) -> Self {
-        let (endpoint, link) = Self::dial(fixture, Role::Node(2), Protocol::Peer).await;
-        let (mut control, mut answers) = link.open_bi().await.unwrap();
-        control.queue(1, [Bytes::from(Self::hello(2, 1))]).unwrap();
-        within("hello", control.flush()).await.unwrap();
-        let answer = within("an answer", answers.read(256))
-            .await
-            .unwrap()
-            .unwrap();
-        let mut expected = Self::hello(2, 1);
-        expected[17..25].copy_from_slice(&1_u64.to_le_bytes());
-        expected[25..33].copy_from_slice(&incarnation(ONE).0.to_le_bytes());
-        expected[33..41].copy_from_slice(&2_u64.to_le_bytes());
-        expected[41..49].copy_from_slice(&incarnation(TWO).0.to_le_bytes());
-        assert_eq!((answer.kind, &answer.payload[..]), (1, &expected[..]));
-        Self {
-            link,
-            control,
-            _endpoint: endpoint,
-        }
-    }
-
-    async fn send(&mut self, kind: u8, bytes: Vec<u8>) {
-        self.control.queue(kind, [Bytes::from(bytes)]).unwrap();
-        within("sent", self.control.flush()).await.unwrap();
-    }
 }
 
 #[tokio::test]
@@ -413,10 +382,7 @@ async fn messages_that_contradict_their_link_end_it() {
     for (index, (kind, bytes)) in bad.into_iter().enumerate() {
         let mut raw = Raw::greeted(&fixture).await;
         raw.send(2, changed(&|_| {})).await;
-        assert_eq!(
-            within("the good one", one.recv()).await.as_ref(),
-            Some(&good)
-        );
+        assert_eq!(next(&one).await.as_ref(), Some(&good));
         raw.send(kind, bytes).await;
         let why = within("the end", raw.link.closed()).await;
         assert!(why.contains("code 16"), "{index}: {why}");
@@ -476,5 +442,19 @@ async fn a_newer_link_replaces_an_older_one_at_once() {
     assert!(why.contains("replaced by a newer link"), "{why}");
     let good = heartbeat(&fixture, TWO, ONE, 5);
     second.send(2, codec::encode(&good).concat()).await;
-    assert_eq!(within("it arrives", one.recv()).await, Some(good));
+    assert_eq!(next(&one).await, Some(good));
+}
+
+/// Where nobody can be dialled, a reply comes back on the stream of the hello.
+#[tokio::test]
+async fn a_reply_goes_over_the_link_that_the_other_has_dialled() {
+    let fixture = Quic::new();
+    let one = fixture.start_node(ONE).await;
+    let mut raw = Raw::greeted(&fixture).await;
+    let reply = heartbeat(&fixture, ONE, TWO, 5);
+    one.send(TWO, reply.clone()).await.unwrap();
+    let frame = within("a frame", raw.replies.read(4_096)).await.unwrap();
+    let frame = frame.unwrap();
+    assert_eq!(frame.kind, 2);
+    assert_eq!(codec::decode(frame.payload), Ok(reply));
 }

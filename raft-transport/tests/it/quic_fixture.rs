@@ -1,7 +1,7 @@
 //! Nodes on the loopback interface that can be killed without a farewell: each has a runtime of its
 //! own, and killing it is shutting the runtime down.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,6 +19,7 @@ pub(crate) const CLUSTER: ClusterId = ClusterId([1; 16]);
 
 const PORT: u16 = 7_400;
 
+/// The first incarnation of a node.
 pub(crate) fn incarnation(id: NodeId) -> Incarnation {
     Incarnation(1_000 + id.0)
 }
@@ -37,7 +38,9 @@ pub(crate) struct Quic {
     credentials: BTreeMap<NodeId, Credentials>,
     address: Ipv4Addr,
     lives: Mutex<BTreeMap<NodeId, Runtime>>,
-    boots: Mutex<BTreeMap<NodeId, u64>>,
+    boots: Mutex<BTreeMap<Incarnation, u64>>,
+    /// Nodes that lost their disk and came back at another address.
+    replaced: Mutex<BTreeSet<NodeId>>,
     pub(crate) options: QuicOptions,
     pub(crate) limits: LinkLimits,
 }
@@ -58,13 +61,23 @@ impl Quic {
             address: own_address(),
             lives: Mutex::default(),
             boots: Mutex::default(),
+            replaced: Mutex::default(),
             options,
             limits: LinkLimits::default(),
         }
     }
 
     pub(crate) fn address(&self, id: NodeId) -> SocketAddr {
-        SocketAddr::from((self.address, PORT + id.0 as u16))
+        let port = if self.is_replaced(id) {
+            PORT + 100
+        } else {
+            PORT
+        };
+        SocketAddr::from((self.address, port + id.0 as u16))
+    }
+
+    fn is_replaced(&self, id: NodeId) -> bool {
+        self.replaced.lock().unwrap().contains(&id)
     }
 
     pub(crate) fn peers(&self) -> BTreeMap<NodeId, PeerAddress> {
@@ -73,7 +86,7 @@ impl Quic {
             .map(|id| {
                 let address = PeerAddress {
                     address: self.address(id).to_string(),
-                    incarnation: incarnation(id),
+                    incarnation: self.incarnation(id),
                 };
                 (id, address)
             })
@@ -84,7 +97,7 @@ impl Quic {
         LocalPeer {
             cluster: CLUSTER,
             id,
-            incarnation: incarnation(id),
+            incarnation: self.incarnation(id),
             boot,
         }
     }
@@ -93,7 +106,7 @@ impl Quic {
     pub(crate) async fn start_node(&self, id: NodeId) -> Arc<QuicTransport> {
         let boot = {
             let mut boots = self.boots.lock().unwrap();
-            let boot = boots.entry(id).or_default();
+            let boot = boots.entry(self.incarnation(id)).or_default();
             *boot += 1;
             *boot
         };
@@ -186,7 +199,17 @@ impl Fixture for Quic {
         CLUSTER
     }
 
+    async fn replace(&self, id: NodeId) -> Arc<dyn Transport> {
+        self.replaced.lock().unwrap().insert(id);
+        self.start_node(id).await
+    }
+
+    fn address(&self, id: NodeId) -> String {
+        self.address(id).to_string()
+    }
+
     fn incarnation(&self, id: NodeId) -> Incarnation {
-        incarnation(id)
+        let first = incarnation(id).0;
+        Incarnation(first + if self.is_replaced(id) { 1_000 } else { 0 })
     }
 }

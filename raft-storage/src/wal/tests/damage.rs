@@ -6,63 +6,128 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use raft_core::{AppendBatch, ClusterId, Incarnation, LogStore, NodeId, StorageError};
+use raft_core::{AppendBatch, ClusterId, Incarnation, LogId, LogStore, NodeId, StorageError, Term};
 
 use super::super::segment::{HEADER_BYTES, file_name};
 use super::super::{TailCut, WalLogStore};
 use super::{
-    Image, Model, OWNER, contents, entries, open, options, read_dir, runtime, scratch_dir, vote,
-    write_dir, write_log,
+    Image, Model, OWNER, batch, contents, entries, make, open, options, read_dir, runtime,
+    scratch_dir, vote, write_dir, write_log,
 };
+use crate::batch_thread::Change;
 use crate::owner::WalOwner;
 
-/// Two segments; the last batch is one that nothing vouches for yet.
-fn sample_batches() -> Vec<AppendBatch> {
+/// Two segments; the last change is one that nothing vouches for yet.
+fn sample_changes() -> Vec<Change> {
     vec![
         vote(1, 4),
         entries(1, 1, &[3, 700, 40]),
-        AppendBatch {
+        Change::Append(AppendBatch {
             truncate_from: Some(3.into()),
-            ..entries(2, 3, &[1_000, 1_300])
-        },
+            ..batch(2, 3, &[1_000, 1_300])
+        }),
         vote(3, 2),
         entries(3, 5, &[500]),
         entries(3, 6, &[9, 60]),
     ]
 }
 
+/// The second and the third segment of three; the first one is gone.
+fn compacted_changes() -> Vec<Change> {
+    let id = |term, index: u64| LogId::new(Term(term), index.into());
+    vec![
+        vote(1, 4),
+        entries(1, 1, &[3, 700, 1_300]),
+        entries(1, 4, &[1_600, 40, 50]),
+        Change::Compact(id(1, 4)),
+        Change::Append(AppendBatch {
+            truncate_from: Some(6.into()),
+            ..batch(2, 6, &[1_000, 1_500])
+        }),
+        Change::Compact(id(1, 5)),
+        vote(3, 2),
+        entries(3, 8, &[9, 60]),
+    ]
+}
+
+/// One segment left of three, and no entry of before.
+fn reset_changes() -> Vec<Change> {
+    vec![
+        entries(1, 1, &[1_300, 1_300, 700]),
+        vote(2, 4),
+        entries(2, 4, &[1_200, 1_300, 1_300]),
+        Change::Reset(LogId::new(Term(2), 40.into())),
+        entries(2, 41, &[30]),
+        entries(2, 42, &[9, 60]),
+    ]
+}
+
 struct Sample {
+    changes: Vec<Change>,
     image: Image,
+    /// Of the segments that are there.
+    names: Vec<PathBuf>,
     model: Model,
-    /// Before the last batch.
+    /// Before the last change.
     before: Model,
-    /// What was written of the last batch, in the last file.
+    /// What was written of the last change, in the last file.
     last_batch: Range<usize>,
 }
 
+impl Sample {
+    fn of(changes: Vec<Change>) -> Self {
+        runtime().block_on(async {
+            let (last, others) = changes.split_last().unwrap();
+            let dir = scratch_dir();
+            let before = write_log(dir.path(), others).await;
+            let last_name = names(&read_dir(dir.path())).pop().unwrap();
+            let start = end_of_data(&fs::read(dir.path().join(&last_name)).unwrap());
+            let (mut store, _) = open(dir.path()).unwrap();
+            make(&mut store, last).await.unwrap();
+            drop(store);
+            let mut model = before.clone();
+            model.apply(last);
+            let image = read_dir(dir.path());
+            let end = end_of_data(&image[&last_name]);
+            Self {
+                names: names(&image),
+                changes,
+                image,
+                model,
+                before,
+                last_batch: start..end,
+            }
+        })
+    }
+
+    fn last_name(&self) -> &Path {
+        self.names.last().expect("a log has a segment")
+    }
+}
+
 fn sample() -> Sample {
-    runtime().block_on(async {
-        let batches = sample_batches();
-        let (last, others) = batches.split_last().unwrap();
-        let dir = scratch_dir();
-        let before = write_log(dir.path(), others).await;
-        let last_file = dir.path().join(file_name(2));
-        let start = end_of_data(&fs::read(&last_file).unwrap());
-        let (mut store, _) = open(dir.path()).unwrap();
-        store.append(last.clone()).await.unwrap();
-        drop(store);
-        let mut model = before.clone();
-        model.apply(last);
-        let image = read_dir(dir.path());
-        assert_eq!(image.len(), 2);
-        let end = end_of_data(&image[&PathBuf::from(file_name(2))]);
-        Sample {
-            image,
-            model,
-            before,
-            last_batch: start..end,
-        }
-    })
+    let sample = Sample::of(sample_changes());
+    assert_eq!(sample.names, segment_names(1..=2));
+    sample
+}
+
+fn samples() -> [Sample; 3] {
+    let compacted = Sample::of(compacted_changes());
+    assert_eq!(compacted.names, segment_names(2..=3));
+    let reset = Sample::of(reset_changes());
+    assert_eq!(reset.names, segment_names(3..=3));
+    [sample(), compacted, reset]
+}
+
+fn names(image: &Image) -> Vec<PathBuf> {
+    let is_segment = |name: &&PathBuf| name.extension().is_some_and(|e| e == "wal");
+    image.keys().filter(is_segment).cloned().collect()
+}
+
+fn segment_names(sequences: std::ops::RangeInclusive<u64>) -> Vec<PathBuf> {
+    sequences
+        .map(|sequence| file_name(sequence).into())
+        .collect()
 }
 
 /// Where the zeros at the end of a file begin.
@@ -86,8 +151,8 @@ fn is_refusal(error: &StorageError) -> bool {
     )
 }
 
-/// The first and the last segment.
-fn names() -> [PathBuf; 2] {
+/// The two segments of [`sample`].
+fn two_names() -> [PathBuf; 2] {
     [1, 2].map(|sequence| file_name(sequence).into())
 }
 
@@ -111,50 +176,52 @@ fn is_unread(sample: &Sample, name: &Path, position: usize) -> bool {
 
 #[test]
 fn every_flipped_byte_is_harmless_or_noticed() {
-    let sample = sample();
-    let mut cuts = 0;
-    for name in names() {
-        let is_last = name == names()[1];
-        for position in 0..sample.image[&name].len() {
-            let mut image = sample.image.clone();
-            image.get_mut(&name).unwrap()[position] ^= 1 << (position % 8);
-            let in_last_batch = is_last && sample.last_batch.contains(&position);
-            let case = format!("{} at {position}", name.display());
-            match recover(&image) {
-                Err(error) => {
-                    assert!(is_refusal(&error), "{case}: {error}");
-                    assert!(!is_unread(&sample, &name, position), "{case}: {error}");
-                    assert!(!in_last_batch, "{case}: {error}");
-                }
-                Ok((model, None)) => {
-                    assert!(is_unread(&sample, &name, position), "{case}: not noticed");
-                    assert_eq!(model, sample.model, "{case}");
-                }
-                Ok((model, Some(_))) if in_last_batch => {
-                    let left = sample.before.steps(sample_batches().last().unwrap());
-                    assert!(left.contains(&model), "{case}");
-                    cuts += 1;
-                }
-                Ok((model, Some(_))) => {
-                    assert!(is_last && position >= sample.last_batch.end, "{case}");
-                    assert_eq!(model, sample.model, "{case}");
+    for sample in samples() {
+        let mut cuts = 0;
+        for name in &sample.names {
+            let is_last = name == sample.last_name();
+            for position in 0..sample.image[name].len() {
+                let mut image = sample.image.clone();
+                image.get_mut(name).unwrap()[position] ^= 1 << (position % 8);
+                let in_last_batch = is_last && sample.last_batch.contains(&position);
+                let case = format!("{} at {position}", name.display());
+                match recover(&image) {
+                    Err(error) => {
+                        assert!(is_refusal(&error), "{case}: {error}");
+                        assert!(!is_unread(&sample, name, position), "{case}: {error}");
+                        assert!(!in_last_batch, "{case}: {error}");
+                    }
+                    Ok((model, None)) => {
+                        assert!(is_unread(&sample, name, position), "{case}: not noticed");
+                        assert_eq!(model, sample.model, "{case}");
+                    }
+                    Ok((model, Some(_))) if in_last_batch => {
+                        let left = sample.before.steps(sample.changes.last().unwrap());
+                        assert!(left.contains(&model), "{case}");
+                        cuts += 1;
+                    }
+                    Ok((model, Some(_))) => {
+                        assert!(is_last && position >= sample.last_batch.end, "{case}");
+                        assert_eq!(model, sample.model, "{case}");
+                    }
                 }
             }
         }
+        assert!(cuts > 100);
     }
-    assert!(cuts > 100);
 }
 
 #[test]
 fn a_file_of_any_other_length_is_refused() {
-    let sample = sample();
-    for name in names() {
-        let whole = sample.image[&name].len();
-        for length in (0..whole).chain([whole + 1, 2 * whole]) {
-            let mut image = sample.image.clone();
-            image.get_mut(&name).unwrap().resize(length, 0);
-            let refused = recover(&image).unwrap_err();
-            assert!(matches!(refused, StorageError::Damaged { .. }), "{refused}");
+    for sample in samples() {
+        for name in &sample.names {
+            let whole = sample.image[name].len();
+            for length in (0..whole).chain([whole + 1, 2 * whole]) {
+                let mut image = sample.image.clone();
+                image.get_mut(name).unwrap().resize(length, 0);
+                let refused = recover(&image).unwrap_err();
+                assert!(matches!(refused, StorageError::Damaged { .. }), "{refused}");
+            }
         }
     }
 }
@@ -164,7 +231,7 @@ fn the_first_record_of_a_segment_needs_no_other_witness() {
     let dir = scratch_dir();
     drop(open(dir.path()).unwrap());
     let image = read_dir(dir.path());
-    let name = &names()[0];
+    let name = &two_names()[0];
     let end = end_of_data(&image[name]);
     for position in HEADER_BYTES..end {
         let mut image = image.clone();
@@ -177,7 +244,7 @@ fn the_first_record_of_a_segment_needs_no_other_witness() {
 #[test]
 fn a_torn_tail_is_cut_kept_aside_and_reported_once() {
     let sample = sample();
-    let [_, last] = names();
+    let [_, last] = two_names();
     for torn_from in [sample.last_batch.start + 60, sample.last_batch.end] {
         let mut image = sample.image.clone();
         let end = torn_from + 1_000;
@@ -192,9 +259,9 @@ fn a_torn_tail_is_cut_kept_aside_and_reported_once() {
         let kept = fs::read(&cut.copy).unwrap();
         assert_eq!(kept, image[&last][offset..end.next_multiple_of(8)]);
         let mut model = runtime().block_on(contents(&mut store)).unwrap();
-        let batch = entries(7, model.entries.len() as u64 + 1, &[33]);
-        runtime().block_on(store.append(batch.clone())).unwrap();
-        model.apply(&batch);
+        let change = entries(7, model.entries.len() as u64 + 1, &[33]);
+        runtime().block_on(make(&mut store, &change)).unwrap();
+        model.apply(&change);
         drop(store);
         let (again, cut) = recover(&read_dir(dir.path())).unwrap();
         assert_eq!((again, cut), (model, None));
@@ -205,7 +272,7 @@ fn a_torn_tail_is_cut_kept_aside_and_reported_once() {
 fn torn_tails_that_are_kept_aside_are_bounded_in_number() {
     let sample = sample();
     let dir = write_dir(&sample.image);
-    let path = dir.path().join(&names()[1]);
+    let path = dir.path().join(&two_names()[1]);
     let next = sample.model.entries.len() as u64 + 1;
     for next in next..next + 12 {
         let mut bytes = fs::read(&path).unwrap();
@@ -215,7 +282,7 @@ fn torn_tails_that_are_kept_aside_are_bounded_in_number() {
         let (mut store, report) = open(dir.path()).unwrap();
         assert!(report.cut.is_some_and(|cut| cut.copy.exists()));
         runtime()
-            .block_on(store.append(entries(8, next, &[1])))
+            .block_on(store.append(batch(8, next, &[1])))
             .unwrap();
     }
     let copies = read_dir(dir.path()).into_keys();
@@ -226,8 +293,8 @@ fn torn_tails_that_are_kept_aside_are_bounded_in_number() {
 #[test]
 fn damage_in_the_middle_names_the_place_and_changes_nothing() {
     let sample = sample();
-    let [first, last] = names();
-    for (name, offset) in [(&first, HEADER_BYTES + 72), (&last, HEADER_BYTES + 72)] {
+    let [first, last] = two_names();
+    for (name, offset) in [(&first, HEADER_BYTES + 120), (&last, HEADER_BYTES + 120)] {
         let mut image = sample.image.clone();
         let bytes = image.get_mut(name).unwrap();
         bytes[offset + 50] ^= 1;
@@ -274,20 +341,20 @@ fn another_owner_and_a_newer_version_are_refused() {
         );
     }
     let mut newer = sample.image.clone();
-    newer.get_mut(&names()[0]).unwrap()[8] = 2;
+    newer.get_mut(&two_names()[0]).unwrap()[8] = 3;
     let refused = recover(&newer).unwrap_err();
     assert!(
         matches!(&refused, StorageError::Foreign { .. }),
         "{refused}"
     );
-    assert!(refused.to_string().contains("version 2"), "{refused}");
+    assert!(refused.to_string().contains("version 3"), "{refused}");
     assert_eq!(read_dir(dir.path()), sample.image);
 }
 
 #[test]
 fn a_missing_or_misplaced_segment_is_refused() {
     let sample = sample();
-    let [first, last] = names();
+    let [first, last] = two_names();
     let mut missing = sample.image.clone();
     missing.remove(&first);
     let mut swapped = sample.image.clone();
@@ -307,7 +374,7 @@ fn a_missing_or_misplaced_segment_is_refused() {
 fn records_of_another_life_of_a_segment_are_not_records() {
     // The same batches in two directories differ in nothing but their salts.
     let (one, other) = (sample(), sample());
-    let [first, last] = names();
+    let [first, last] = two_names();
     let mut image = one.image.clone();
     image.insert(first.clone(), other.image[&first].clone());
     assert!(is_refusal(&recover(&image).unwrap_err()), "not chained");
@@ -339,7 +406,7 @@ fn rot_after_opening_is_noticed_by_the_reader() {
     let dir = write_dir(&sample.image);
     let (mut store, _) = open(dir.path()).unwrap();
     assert!(runtime().block_on(contents(&mut store)).is_ok());
-    let path = dir.path().join(&names()[0]);
+    let path = dir.path().join(&two_names()[0]);
     let mut bytes = fs::read(&path).unwrap();
     bytes[HEADER_BYTES + 2_000] ^= 0x10;
     fs::write(&path, bytes).unwrap();
@@ -350,7 +417,7 @@ fn rot_after_opening_is_noticed_by_the_reader() {
 #[test]
 fn an_end_inside_a_batch_is_reported() {
     let sample = sample();
-    let [_, last] = names();
+    let [_, last] = two_names();
     let mut image = sample.image.clone();
     // The second of the two entries of the last batch never reached the disk.
     let second = sample.last_batch.start + (48_usize + 32 + 9).next_multiple_of(8);
@@ -369,8 +436,9 @@ fn the_report_counts_what_is_there() {
     let (store, report) = open(dir.path()).unwrap();
     let data: usize = sample.image.values().map(|bytes| end_of_data(bytes)).sum();
     assert_eq!((report.segments, report.bytes), (2, data as u64));
-    // 8 entries of which one was truncated, 1 truncation, 2 votes, 2 first hard states, 1 seal.
-    assert_eq!(report.records, 14);
+    // 8 entries of which one was truncated, 1 truncation, 2 votes, 1 seal, and what segments begin
+    // with.
+    assert_eq!(report.records, 16);
     let files: usize = sample.image.values().map(Vec::len).sum();
     assert_eq!(store.reader().usage().disk_bytes, files as u64);
 }
@@ -379,9 +447,9 @@ fn the_report_counts_what_is_there() {
 fn past_states() -> Vec<Model> {
     let mut model = Model::default();
     let mut states = Vec::new();
-    for batch in sample_batches() {
-        states.extend(model.steps(&batch));
-        model.apply(&batch);
+    for change in sample_changes() {
+        states.extend(model.steps(&change));
+        model.apply(&change);
     }
     states
 }
@@ -399,7 +467,7 @@ proptest! {
         keep in 0_usize..4_300,
     ) {
         let sample = sample();
-        let [first, _] = names();
+        let [first, _] = two_names();
         // The front of a good file, then anything, with the good length and with another.
         let mut file = sample.image[&first][..keep].to_vec();
         file.extend_from_slice(&bytes);
@@ -417,7 +485,7 @@ proptest! {
         from in 0_usize..8_192, to in 0_usize..8_192, length in 1_usize..600, last in any::<bool>(),
     ) {
         let sample = sample();
-        let name = names()[usize::from(last)].clone();
+        let name = two_names()[usize::from(last)].clone();
         let mut image = sample.image.clone();
         let bytes = image.get_mut(&name).unwrap();
         let length = length.min(8_192 - from).min(8_192 - to);

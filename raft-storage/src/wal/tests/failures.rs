@@ -5,36 +5,34 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use raft_core::{AppendBatch, Index, LogStore, StorageError};
+use raft_core::{Index, LogStore, StorageError};
 
 use super::super::{WalLogStore, WalOptions};
 use super::{
-    Image, Model, OWNER, Probe, Random, contents, entries, open, options, random_batches, runtime,
-    scratch_dir,
+    Image, Model, OWNER, Probe, Random, batch, contents, make, open, options, random_changes,
+    runtime, scratch_dir,
 };
+use crate::batch_thread::Change;
 
-/// Appends until something fails; how many batches were acknowledged, and the failure.
-async fn append_all(
-    store: &mut WalLogStore,
-    batches: &[AppendBatch],
-) -> (usize, Option<StorageError>) {
-    for (batch, before) in batches.iter().zip(0..) {
-        if let Err(error) = store.append(batch.clone()).await {
+/// Makes changes until something fails; how many were acknowledged, and the failure.
+async fn make_all(store: &mut WalLogStore, changes: &[Change]) -> (usize, Option<StorageError>) {
+    for (change, before) in changes.iter().zip(0..) {
+        if let Err(error) = make(store, change).await {
             return (before, Some(error));
         }
     }
-    (batches.len(), None)
+    (changes.len(), None)
 }
 
-async fn check_after_failure(dir: &Path, batches: &[AppendBatch], acknowledged: usize) {
+async fn check_after_failure(dir: &Path, changes: &[Change], acknowledged: usize) {
     let mut model = Model::default();
-    for batch in &batches[..acknowledged] {
-        model.apply(batch);
+    for change in &changes[..acknowledged] {
+        model.apply(change);
     }
     let (mut store, _) = open(dir).unwrap();
     let found = contents(&mut store).await.unwrap();
-    let allowed = match batches.get(acknowledged) {
-        Some(batch) => model.steps(batch),
+    let allowed = match changes.get(acknowledged) {
+        Some(change) => model.steps(change),
         None => vec![model],
     };
     assert!(allowed.contains(&found));
@@ -42,7 +40,7 @@ async fn check_after_failure(dir: &Path, batches: &[AppendBatch], acknowledged: 
 
 #[test]
 fn a_failure_of_any_operation_is_final_and_loses_nothing() {
-    let batches = random_batches(&mut Random(5), 30);
+    let changes = random_changes(&mut Random(5), 30);
     let mut failures = 0;
     for operations in 0.. {
         let dir = scratch_dir();
@@ -52,10 +50,15 @@ fn a_failure_of_any_operation_is_final_and_loses_nothing() {
             let opened = WalLogStore::open(dir.path(), OWNER, options(Some(&probe)));
             let (acknowledged, failed) = match opened {
                 Ok((mut store, _)) => {
-                    let (acknowledged, failed) = append_all(&mut store, &batches).await;
+                    let (acknowledged, failed) = make_all(&mut store, &changes).await;
                     if failed.is_some() {
-                        let again = store.append(entries(999, 1, &[])).await;
-                        assert!(matches!(again, Err(StorageError::Poisoned(_))), "{again:?}");
+                        let again = [
+                            store.append(batch(999, 1, &[])).await,
+                            store.reset(Model::default().last()).await,
+                        ];
+                        for again in again {
+                            assert!(matches!(again, Err(StorageError::Poisoned(_))), "{again:?}");
+                        }
                         let read = store.reader().read(Index(1)..Index(2), 1).await;
                         assert!(matches!(read, Err(StorageError::Poisoned(_))), "{read:?}");
                         assert!(store.load().await.is_err());
@@ -65,7 +68,7 @@ fn a_failure_of_any_operation_is_final_and_loses_nothing() {
                 Err(error) => (0, Some(error)),
             };
             failures += usize::from(failed.is_some());
-            check_after_failure(dir.path(), &batches, acknowledged).await;
+            check_after_failure(dir.path(), &changes, acknowledged).await;
             probe.will_fail()
         });
         if ended {
@@ -92,9 +95,9 @@ fn a_full_disk_is_told_from_a_broken_one() {
                 ..options(Some(&probe))
             };
             let (mut store, _) = WalLogStore::open(dir.path(), OWNER, options).unwrap();
-            store.append(entries(1, 1, &[10])).await.unwrap();
+            store.append(batch(1, 1, &[10])).await.unwrap();
             probe.fail_after(0, kind);
-            let failed = store.append(entries(1, 2, &[10])).await;
+            let failed = store.append(batch(1, 2, &[10])).await;
             let is_full = matches!(failed, Err(StorageError::Full { .. }));
             assert_eq!(is_full, full, "{failed:?}");
         });
@@ -111,15 +114,15 @@ fn a_spare_that_did_not_fit_is_made_again_when_it_is_needed() {
         // Behind the write and the sync of a batch that half fills the segment comes its spare,
         // made by a thread of its own: the next batch waits until that has failed.
         probe.fail_after(2, ErrorKind::StorageFull);
-        store.append(entries(1, 1, &[1_000])).await.unwrap();
+        store.append(batch(1, 1, &[1_000])).await.unwrap();
         let began = std::time::Instant::now();
         while probe.will_fail() {
             assert!(began.elapsed().as_secs() < 20, "a spare is being made");
             std::thread::yield_now();
         }
-        store.append(entries(1, 2, &[3_000])).await.unwrap();
+        store.append(batch(1, 2, &[3_000])).await.unwrap();
         assert!(!probe.will_fail());
-        store.append(entries(1, 3, &[3_000])).await.unwrap();
+        store.append(batch(1, 3, &[3_000])).await.unwrap();
         assert_eq!(contents(&mut store).await.unwrap().entries.len(), 3);
     });
 }

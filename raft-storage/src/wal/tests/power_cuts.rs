@@ -8,17 +8,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use raft_core::{AppendBatch, LogStore};
+use raft_core::{LogId, Term};
 
 use super::super::{WalLogStore, WalOptions};
 use super::{
-    Image, Model, OWNER, Probe, Random, contents, entries, options, random_batches, runtime,
+    Image, Model, OWNER, Probe, Random, contents, entries, make, options, random_changes, runtime,
     write_dir,
 };
+use crate::batch_thread::Change;
 use crate::files::probe::{Event, PowerCut};
 
-/// Writes batches over `base` and records it. Stops where the store does not open.
-async fn record(base: &Image, batches: &[AppendBatch]) -> Vec<Event> {
+/// Makes changes over `base` and records it. Stops where the store does not open.
+async fn record(base: &Image, changes: &[Change]) -> Vec<Event> {
     let dir = write_dir(base);
     let probe = Arc::new(Probe::of(base));
     // A witness is written when the store is dropped, so that cuts around it are tried as well.
@@ -27,8 +28,8 @@ async fn record(base: &Image, batches: &[AppendBatch]) -> Vec<Event> {
         ..options(Some(&probe))
     };
     let (mut store, _) = WalLogStore::open(dir.path(), OWNER, options).expect("the base is sound");
-    for (batch, done) in batches.iter().zip(1..) {
-        store.append(batch.clone()).await.expect("nothing fails");
+    for (change, done) in changes.iter().zip(1..) {
+        make(&mut store, change).await.expect("nothing fails");
         probe.acknowledge(done);
     }
     drop(store);
@@ -38,22 +39,22 @@ async fn record(base: &Image, batches: &[AppendBatch]) -> Vec<Event> {
 /// What may be found after a cut.
 struct Allowed<'a> {
     start: &'a Model,
-    batches: &'a [AppendBatch],
+    changes: &'a [Change],
 }
 
 impl Allowed<'_> {
     fn check(&self, acknowledged: usize, found: &Model, case: &str) {
         let mut model = self.start.clone();
-        for batch in &self.batches[..acknowledged] {
-            model.apply(batch);
+        for change in &self.changes[..acknowledged] {
+            model.apply(change);
         }
-        let allowed = match self.batches.get(acknowledged) {
-            Some(batch) => model.steps(batch),
+        let allowed = match self.changes.get(acknowledged) {
+            Some(change) => model.steps(change),
             None => vec![model],
         };
         let sketch = |m: &Model| {
             let ids: Vec<_> = m.entries.iter().map(|e| e.id().to_string()).collect();
-            format!("{:?} {ids:?}", m.hard_state)
+            format!("{:?} behind {} {ids:?}", m.hard_state, m.start)
         };
         assert!(
             allowed.contains(found),
@@ -72,13 +73,12 @@ async fn reopen(image: &Image, case: &str) -> Model {
     let found = contents(&mut store).await;
     let mut found = found.unwrap_or_else(|error| panic!("{case}: {error}"));
     let cut = found.clone();
-    let next = found.entries.len() as u64 + 1;
-    let batch = entries(10_000, next, &[300, 20]);
-    store
-        .append(batch.clone())
+    let next = found.last().index.next();
+    let change = entries(10_000, next.0, &[300, 20]);
+    make(&mut store, &change)
         .await
         .expect("it can be written on");
-    found.apply(&batch);
+    found.apply(&change);
     drop(store);
     let (mut store, report) = WalLogStore::open(dir.path(), OWNER, options(None))
         .unwrap_or_else(|error| panic!("{case}, written on: {error}"));
@@ -90,16 +90,16 @@ async fn reopen(image: &Image, case: &str) -> Model {
     cut
 }
 
-fn run(seed: u64, batch_count: usize, images_per_event: usize) {
+fn run(seed: u64, change_count: usize, images_per_event: usize) {
     runtime().block_on(async {
         let mut random = Random(seed);
-        let batches = random_batches(&mut random, batch_count);
+        let changes = random_changes(&mut random, change_count);
         let start = Model::default();
         let base = Image::new();
-        let trace = record(&base, &batches).await;
+        let trace = record(&base, &changes).await;
         let allowed = Allowed {
             start: &start,
-            batches: &batches,
+            changes: &changes,
         };
         let mut disk = PowerCut::new(base);
         for (position, event) in trace.iter().enumerate() {
@@ -119,12 +119,18 @@ fn run(seed: u64, batch_count: usize, images_per_event: usize) {
 
 /// A second cut, while what the first one left is repaired and written on.
 async fn cut_again(image: &Image, found: &Model, random: &mut Random, case: &str) {
-    let first = found.entries.len() as u64 + 1;
-    let batches = [entries(2_000, first, &[100, 700]), super::vote(2_001, 3)];
-    let trace = record(image, &batches).await;
+    let first = found.last().index.next();
+    let id = |index| LogId::new(Term(2_000), index);
+    let changes = [
+        entries(2_000, first.0, &[100, 700]),
+        super::vote(2_001, 3),
+        Change::Compact(id(first)),
+        Change::Reset(id(first.plus(40))),
+    ];
+    let trace = record(image, &changes).await;
     let allowed = Allowed {
         start: found,
-        batches: &batches,
+        changes: &changes,
     };
     let mut disk = PowerCut::new(image.clone());
     for (position, event) in trace.iter().enumerate() {

@@ -8,9 +8,10 @@ use raft_core::{LogStore, StorageError};
 
 use super::super::segment::{HEADER_BYTES, file_name};
 use super::super::{WalLogStore, WalOptions};
-use super::{OWNER, contents, entries, open, options, runtime, scratch_dir};
+use super::{OWNER, batch, contents, open, options, runtime, scratch_dir};
 
-const HARD_STATE_RECORD_BYTES: usize = 72;
+/// A hard state and a start.
+const FIRST_RECORDS_BYTES: usize = 72 + 48;
 const WITNESS: u8 = 5;
 
 fn with_witness(after: Duration) -> WalOptions {
@@ -26,17 +27,17 @@ fn a_closed_log_vouches_for_its_last_batch() {
     let hour = Duration::from_secs(3_600);
     for index in 1..4 {
         let (mut store, report) = WalLogStore::open(dir.path(), OWNER, with_witness(hour)).unwrap();
-        // One hard state, an entry and a witness per round; opening alone adds nothing.
-        assert_eq!(report.records, if index == 1 { 0 } else { 2 * index - 1 });
+        // Two at first, an entry and a witness per round; opening alone adds nothing.
+        assert_eq!(report.records, if index == 1 { 0 } else { 2 * index });
         runtime()
-            .block_on(store.append(entries(1, index, &[100])))
+            .block_on(store.append(batch(1, index, &[100])))
             .unwrap();
         drop(store);
         drop(WalLogStore::open(dir.path(), OWNER, with_witness(hour)).unwrap());
     }
     let path = dir.path().join(file_name(1));
     let good = fs::read(&path).unwrap();
-    let last_entry = HEADER_BYTES + HARD_STATE_RECORD_BYTES + 2 * (184 + 48);
+    let last_entry = HEADER_BYTES + FIRST_RECORDS_BYTES + 2 * (184 + 48);
     for position in last_entry..last_entry + 180 {
         let mut bad = good.clone();
         bad[position] ^= 4;
@@ -59,9 +60,9 @@ fn an_idle_log_vouches_for_its_last_batch() {
     let soon = Duration::from_millis(1);
     let (mut store, _) = WalLogStore::open(dir.path(), OWNER, with_witness(soon)).unwrap();
     runtime()
-        .block_on(store.append(entries(1, 1, &[100])))
+        .block_on(store.append(batch(1, 1, &[100])))
         .unwrap();
-    let kind = HEADER_BYTES + HARD_STATE_RECORD_BYTES + 184 + 12;
+    let kind = HEADER_BYTES + FIRST_RECORDS_BYTES + 184 + 12;
     let deadline = Instant::now() + Duration::from_secs(20);
     while fs::read(dir.path().join(file_name(1))).unwrap()[kind] != WITNESS {
         assert!(Instant::now() < deadline, "no witness was written");

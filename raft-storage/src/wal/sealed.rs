@@ -1,0 +1,73 @@
+//! The segments that are full, and when their files go: once all entries that the log holds stand
+//! in later ones. What else they say, a vote or the start of the log, each later segment repeats.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use raft_core::StorageError;
+
+use super::segment::SegmentRef;
+use super::shared::Shared;
+use crate::files::Disk;
+
+/// The segments before the active one.
+#[derive(Debug)]
+pub(super) struct SealedSegments {
+    disk: Disk,
+    dir: PathBuf,
+    shared: Arc<Shared>,
+    files: VecDeque<SealedSegment>,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+pub(super) struct SealedSegment {
+    pub(super) segment: Arc<SegmentRef>,
+    pub(super) file_bytes: u64,
+}
+
+impl SealedSegments {
+    /// `files` are in their order.
+    pub(super) fn new(
+        disk: Disk,
+        dir: &Path,
+        shared: Arc<Shared>,
+        files: impl IntoIterator<Item = SealedSegment>,
+    ) -> Self {
+        Self {
+            disk,
+            dir: dir.to_owned(),
+            shared,
+            files: files.into_iter().collect(),
+        }
+    }
+
+    /// One more is full.
+    pub(super) fn push(&mut self, file: SealedSegment) {
+        self.files.push_back(file);
+    }
+
+    /// Removes what is not needed. The start of the log that makes it so must be durable. The
+    /// oldest go first, so that a crash in between leaves a log without a gap.
+    pub(super) fn remove_unneeded(&mut self) -> Result<(), StorageError> {
+        let needed = self.shared.durable().index.first_segment();
+        let is_needed = |file: &SealedSegment| needed.is_some_and(|n| file.segment.sequence >= n);
+        let mut removed = 0_u64;
+        while let Some(file) = self.files.front()
+            && !is_needed(file)
+        {
+            self.disk.remove(&file.segment.path)?;
+            let bytes = &self.shared.segment_bytes;
+            bytes.fetch_sub(file.file_bytes, Ordering::Relaxed);
+            self.files.pop_front();
+            removed += 1;
+        }
+        if removed > 0 {
+            tracing::debug!(removed, "log segments removed");
+            self.disk.sync_dir(&self.dir)?;
+        }
+        Ok(())
+    }
+}
