@@ -90,6 +90,7 @@ impl World {
             .chances
             .disks
             .between(disk.sync_min, disk.sync_max * snapshot.steps());
+        let after = after + self.snapshot_time;
         let node = id;
         self.plan(
             after,

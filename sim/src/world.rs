@@ -70,6 +70,8 @@ pub struct World {
     pub(crate) requests: u64,
     /// Numbers transfers of snapshots.
     pub(crate) transfers: u64,
+    /// What a suite adds to the time that a snapshot takes to be written.
+    pub(crate) snapshot_time: Microseconds,
     pub(crate) operator: Operator,
     pub(crate) answers: BTreeMap<RequestId, Answer>,
     pub(crate) placed: BTreeMap<RequestId, Result<LogId, ProposeError>>,
@@ -144,6 +146,7 @@ impl World {
             tickets: 0,
             requests: 0,
             transfers: 0,
+            snapshot_time: 0,
             operator: Operator::new(options.nodes),
             answers: BTreeMap::new(),
             placed: BTreeMap::new(),
