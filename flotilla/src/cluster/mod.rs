@@ -116,13 +116,18 @@ impl Attendant<'_> {
     async fn watch_over(&mut self, client: &KvClient, screen: &mut Screen<'_>) -> Outcome {
         let mut members = roster::follow(&self.prepared.layout.dir).await?;
         let every = screen.every();
+        let look = || async {
+            sleep(every).await;
+            client.status().await
+        };
+        // Kept while other things happen: with a new one each time its pause would never end.
+        let mut next_look = Box::pin(look());
         loop {
-            let look = async {
-                sleep(every).await;
-                client.status().await
-            };
             tokio::select! {
-                reports = look => screen.status(&of_cluster(reports?)),
+                reports = &mut next_look => {
+                    screen.status(&of_cluster(reports?));
+                    next_look.set(look());
+                }
                 Ok(()) = members.changed() => {
                     let members = members.borrow_and_update().clone();
                     self.follow(&members.unwrap_or_default())?;
