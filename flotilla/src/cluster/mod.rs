@@ -26,7 +26,7 @@ use self::child::NodeCommand;
 use self::events::{refuse_start, tell};
 use self::plan::{Prepared, is_local, prepare};
 use self::ready::wait_until_ready;
-use self::roster::{Incarnate, Step, steps};
+use self::roster::{Incarnate, Members, Step, steps};
 use self::status_line::Screen;
 use self::supervisor::{Event, Supervisor, What};
 use crate::cli::{ClusterArgs, Transport};
@@ -130,7 +130,7 @@ impl Attendant<'_> {
                 }
                 Ok(()) = members.changed() => {
                     let members = members.borrow_and_update().clone();
-                    self.follow(&members.unwrap_or_default())?;
+                    self.follow(&members)?;
                 }
                 event = self.events.recv() => match event {
                     Some(event) => self.take_note(&event, screen),
@@ -141,10 +141,10 @@ impl Attendant<'_> {
     }
 
     /// Starts who has joined and stops who was removed.
-    fn follow(&mut self, members: &[Incarnate]) -> Result<(), Failure> {
+    fn follow(&mut self, members: &Members) -> Result<(), Failure> {
         // A directory that is being changed is looked at again a little later.
         let found = load(&self.prepared.layout.dir).ok().flatten();
-        let (Some(layout), false) = (found, members.is_empty()) else {
+        let (Some(layout), false) = (found, members.nodes.is_empty()) else {
             return Ok(());
         };
         let here: Vec<_> = layout
