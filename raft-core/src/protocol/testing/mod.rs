@@ -4,6 +4,7 @@
 //! [`script`] drives it by text files, [`random`] by seeds.
 
 mod checks;
+mod clocks;
 mod cluster;
 mod disk;
 mod flow;
