@@ -80,6 +80,10 @@ marks! {
     OldTermReply = "a leader got an append reply of an older term",
     /// A link was cut in one direction.
     CutOneWay = "a link was cut in one direction",
+    /// Both directions of one link.
+    CutApart = "two nodes were cut off from each other",
+    /// The old leader hears nothing of its successor.
+    CutAtHandover = "a leader was cut off while it handed over",
     /// A leader could not be heard, or could not hear.
     LeaderCutOneWay = "a leader was cut off in one direction",
     /// One node saw both halves.

@@ -233,13 +233,6 @@ impl Disk {
         removed
     }
 
-    /// The durable term is at least this one.
-    pub fn raise_term(&mut self, term: Term) {
-        if self.hard_state.term < term {
-            self.hard_state = HardState { term, vote: None };
-        }
-    }
-
     /// The log gets another beginning. Returns whether entries behind it were removed.
     pub fn begin_behind(&mut self, start: LogStart) -> bool {
         match start {

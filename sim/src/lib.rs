@@ -41,6 +41,7 @@ mod render;
 mod run;
 mod shelf;
 mod snapshots;
+mod stage;
 mod storage;
 mod suite;
 mod trace;
@@ -52,7 +53,7 @@ mod world;
 pub use coverage::{Coverage, Mark};
 pub use disk::Disk;
 pub use machine::Machine;
-pub use network::{LabSwitches, Network, Traffic};
+pub use network::{Fate, LabSwitches, Network, Traffic};
 pub use node::{Answer, Ask, Node, RequestId, Standing};
 pub use options::{
     ClientOptions, DiskOptions, Family, MachineOptions, NetworkOptions, Options, STEPS,

@@ -361,8 +361,6 @@ impl Node {
         if !self.disk.has(descriptor.meta.last) {
             let last = descriptor.meta.last;
             self.disk.begin_behind(LogStart::Reset(last));
-            // The snapshot may have come before the term of its leader was on the disk.
-            self.disk.raise_term(last.term);
         }
         Some(descriptor)
     }

@@ -9,6 +9,8 @@ use crate::prng::Prng;
 pub(crate) enum Shape {
     /// One direction of one link.
     OneWay,
+    /// Both directions of one link.
+    Apart,
     /// All that one node says, or all that it hears.
     Deaf,
     /// One node from all others.
@@ -25,6 +27,7 @@ impl Shape {
     /// All of them.
     pub(crate) const ALL: &'static [Self] = &[
         Self::OneWay,
+        Self::Apart,
         Self::Deaf,
         Self::Isolate,
         Self::Halves,
@@ -49,6 +52,7 @@ impl Shape {
                 Some(other) if prng.chance(500) => vec![(center, *other)],
                 Some(other) => vec![(*other, center)],
             },
+            Self::Apart => between(&[center], &others[..others.len().min(1)]),
             Self::Deaf => {
                 let speaks = prng.chance(500);
                 let direction = |other: &NodeId| {
@@ -132,6 +136,8 @@ mod tests {
         let halves = sees(Shape::Halves, 5);
         assert_eq!(halves.iter().sum::<usize>(), 2 + 6);
         assert_eq!(sees(Shape::OneWay, 3).iter().sum::<usize>(), 5);
+        assert_eq!(sees(Shape::Apart, 3)[0], 1);
+        assert_eq!(sees(Shape::Apart, 3).iter().sum::<usize>(), 4);
         assert_eq!(sees(Shape::Deaf, 4).iter().sum::<usize>(), 9);
         for shape in Shape::ALL {
             assert_eq!(sees(*shape, 1), [0], "{shape:?} of one node");

@@ -1,33 +1,155 @@
 //! The snapshots on a node's disk, and the transfer that has not reached its end.
-//!
-//! A snapshot here is an image of the machine beside the descriptor that real parts would have: how
-//! it becomes bytes is tested where that is written. Transfers still go part by part.
 
-use raft_core::{Envelope, LogId, SnapshotDescriptor};
+use std::sync::Arc;
 
-use crate::machine::Machine;
+use async_trait::async_trait;
+use bytes::Bytes;
+use raft_core::snapshot::{SnapshotHash, SnapshotReader};
+use raft_core::{Envelope, LogId, SnapshotDescriptor, SnapshotMeta, StorageError};
+
+use crate::machine::{Machine, run_now};
 
 /// Complete snapshots that are kept at most, the newest among them: an older one as long as it is
 /// being read.
 const KEPT_MAX: usize = 4;
+
+/// Steps that a transfer has at most for a small snapshot, so that transfers break in the middle.
+const STEPS_MAX: u128 = 12;
 
 /// A complete snapshot.
 #[derive(Debug)]
 pub struct Snapshot {
     /// What it stands for.
     pub descriptor: SnapshotDescriptor,
-    /// The machine at its end.
-    pub image: Box<dyn Machine>,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// What the machine makes of itself.
+    Parts(Arc<Vec<Bytes>>),
+    /// Of a machine that has no parts: itself.
+    Image(Box<dyn Machine>),
 }
 
 impl Snapshot {
+    /// The snapshot of a machine as it is.
+    ///
+    /// # Errors
+    /// When the machine begins to give parts and cannot go on.
+    pub fn of(machine: &dyn Machine, meta: SnapshotMeta) -> Result<Self, String> {
+        let mut image = machine.image();
+        let Ok(mut reader) = run_now(image.snapshot()) else {
+            return Ok(Self::of_image(machine, meta));
+        };
+        let mut parts = Vec::new();
+        while let Some(part) = run_now(reader.next_part()).map_err(|error| error.to_string())? {
+            parts.push(part);
+        }
+        let descriptor = SnapshotDescriptor {
+            meta,
+            parts: parts.len() as u64,
+            bytes: parts.iter().map(|part| part.len() as u64).sum(),
+            hash: SnapshotHash(hash(&parts)),
+        };
+        let content = Content::Parts(Arc::new(parts));
+        Ok(Self {
+            descriptor,
+            content,
+        })
+    }
+
+    fn of_image(machine: &dyn Machine, meta: SnapshotMeta) -> Self {
+        let descriptor = SnapshotDescriptor {
+            meta,
+            parts: 1,
+            bytes: 1,
+            hash: SnapshotHash(u128::from(machine.digest())),
+        };
+        Self {
+            descriptor,
+            content: Content::Image(machine.image()),
+        }
+    }
+
     /// The same snapshot, for another disk.
     #[must_use]
     pub fn copy(&self) -> Self {
+        let content = match &self.content {
+            Content::Parts(parts) => Content::Parts(Arc::clone(parts)),
+            Content::Image(image) => Content::Image(image.image()),
+        };
         Self {
             descriptor: self.descriptor.clone(),
-            image: self.image.image(),
+            content,
         }
+    }
+
+    /// The machine that this snapshot makes of an empty one.
+    ///
+    /// # Errors
+    /// When the machine does not understand its own parts.
+    pub fn restore(&self, mut empty: Box<dyn Machine>) -> Result<Box<dyn Machine>, String> {
+        match &self.content {
+            Content::Image(image) => Ok(image.image()),
+            Content::Parts(parts) => {
+                let reader = Box::new(PartReader {
+                    descriptor: self.descriptor.clone(),
+                    parts: Arc::clone(parts),
+                    next: 0,
+                });
+                let restored = run_now(empty.restore(reader));
+                restored.map_err(|error| error.to_string())?;
+                Ok(empty)
+            }
+        }
+    }
+
+    /// Steps of a transfer.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        let few = u64::try_from(self.descriptor.hash.0 % STEPS_MAX);
+        self.descriptor.parts.max(1 + few.expect("below STEPS_MAX"))
+    }
+}
+
+/// FNV-1a over the parts and their lengths, 128 bits.
+fn hash(parts: &[Bytes]) -> u128 {
+    let mut hash = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
+    let mut mix = |bytes: &[u8]| {
+        for byte in bytes {
+            hash = (hash ^ u128::from(*byte)).wrapping_mul(0x0100_0000_0000_0000_013b);
+        }
+    };
+    for part in parts {
+        mix(&(part.len() as u64).to_le_bytes());
+        mix(part);
+    }
+    hash
+}
+
+#[derive(Debug)]
+struct PartReader {
+    descriptor: SnapshotDescriptor,
+    parts: Arc<Vec<Bytes>>,
+    next: usize,
+}
+
+#[async_trait]
+impl SnapshotReader for PartReader {
+    fn descriptor(&self) -> &SnapshotDescriptor {
+        &self.descriptor
+    }
+
+    async fn seek(&mut self, part: u64) -> Result<(), StorageError> {
+        self.next = usize::try_from(part).unwrap_or(usize::MAX);
+        Ok(())
+    }
+
+    async fn next_part(&mut self) -> Result<Option<Bytes>, StorageError> {
+        let part = self.parts.get(self.next).cloned();
+        self.next = self.next.saturating_add(1);
+        Ok(part)
     }
 }
 
@@ -36,8 +158,8 @@ impl Snapshot {
 pub struct Partial {
     /// What is arriving.
     pub descriptor: SnapshotDescriptor,
-    /// Parts that are there.
-    pub parts: u64,
+    /// Steps that it has come.
+    pub steps: u64,
 }
 
 /// A transfer under way.

@@ -2,20 +2,13 @@
 //! over links that may break, resumed, and put in the place of a state.
 
 use raft_core::protocol::Input;
-use raft_core::snapshot::SnapshotHash;
-use raft_core::{Envelope, Message, NodeId, SnapshotDescriptor, SnapshotMeta};
+use raft_core::{Envelope, Message, NodeId, SnapshotMeta};
 
 use crate::coverage::Mark;
 use crate::event::Event;
 use crate::shelf::{Partial, Snapshot, Transfer};
 use crate::violation::{Violation, require};
 use crate::world::World;
-
-/// Parts that a snapshot has at most, so that transfers break in the middle.
-const PARTS_MAX: u64 = 12;
-
-/// Bytes that one part counts as.
-const PART_BYTES: u64 = 1_000;
 
 /// Snapshots of 1,000 for which the disk has no room, where disks fail at all.
 const NO_ROOM: u64 = 50;
@@ -39,7 +32,14 @@ impl World {
                 node.applier.applied, meta.last
             )
         })?;
-        let machine = snapshot.image.image();
+        let restored = snapshot.restore((self.machines)());
+        let machine = restored.map_err(|what| Violation {
+            invariant: 43,
+            what: format!(
+                "n{id} cannot become its snapshot up to {}: {what}",
+                meta.last
+            ),
+        })?;
         let digest = machine.digest();
         node.applier.machine = machine;
         node.applier.applied = meta.last.index;
@@ -73,24 +73,24 @@ impl World {
                 meta.last
             )
         })?;
-        let image = node.applier.machine.image();
         let life = node.life;
-        let digest = image.digest();
+        let digest = node.applier.machine.digest();
+        let snapshot = Snapshot::of(node.applier.machine.as_ref(), meta);
         self.checks.machines.digest(id, applied, digest)?;
-        self.checks.commits.snapshot(id, &meta)?;
-        let parts = 1 + digest % PARTS_MAX;
-        let descriptor = SnapshotDescriptor {
-            meta,
-            parts,
-            bytes: parts * PART_BYTES,
-            hash: SnapshotHash(u128::from(digest)),
-        };
+        let snapshot = Box::new(snapshot.map_err(|what| Violation {
+            invariant: 43,
+            what: format!("n{id} cannot be written down at {applied}: {what}"),
+        })?);
+        self.checks
+            .commits
+            .snapshot(id, &snapshot.descriptor.meta)?;
+        self.checks.machines.snapshot(id, &snapshot.descriptor)?;
         let disk = self.options.disk;
         let after = self
             .chances
             .disks
-            .between(disk.sync_min, disk.sync_max * parts);
-        let snapshot = Box::new(Snapshot { descriptor, image });
+            .between(disk.sync_min, disk.sync_max * snapshot.steps());
+        let after = after + self.snapshot_time;
         let node = id;
         self.plan(
             after,
@@ -214,11 +214,11 @@ impl World {
             return Ok(());
         }
         let node = self.node_mut(to);
-        let total = transfer.snapshot.descriptor.parts;
+        let total = transfer.snapshot.steps();
         let partial = node.shelf.partial.as_mut();
         let arrived = partial.map_or(total, |partial| {
-            partial.parts += 1;
-            partial.parts
+            partial.steps += 1;
+            partial.steps
         });
         if arrived < total {
             let after = self.part_delay();
@@ -271,7 +271,7 @@ impl World {
         if !is_same {
             node.shelf.partial = Some(Partial {
                 descriptor: descriptor.clone(),
-                parts: 0,
+                steps: 0,
             });
         }
         true

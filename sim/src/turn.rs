@@ -74,7 +74,11 @@ impl World {
             Copy::Duplicate => self.coverage.count(Mark::Duplicated),
             Copy::Replay => self.coverage.count(Mark::Replayed),
         }
+        let (from, hands_over) = (envelope.from, envelope.message == Message::TimeoutNow);
         self.put(to, Input::Message(envelope));
+        if hands_over {
+            self.disturb_handover(from);
+        }
     }
 
     /// Puts a message on its way.

@@ -70,6 +70,8 @@ pub struct World {
     pub(crate) requests: u64,
     /// Numbers transfers of snapshots.
     pub(crate) transfers: u64,
+    /// What a suite adds to the time that a snapshot takes to be written.
+    pub(crate) snapshot_time: Microseconds,
     pub(crate) operator: Operator,
     pub(crate) answers: BTreeMap<RequestId, Answer>,
     pub(crate) placed: BTreeMap<RequestId, Result<LogId, ProposeError>>,
@@ -144,6 +146,7 @@ impl World {
             tickets: 0,
             requests: 0,
             transfers: 0,
+            snapshot_time: 0,
             operator: Operator::new(options.nodes),
             answers: BTreeMap::new(),
             placed: BTreeMap::new(),
@@ -198,7 +201,11 @@ impl World {
     /// Starts a node with what is on its disk.
     pub(crate) fn start(&mut self, id: NodeId) {
         let drift = self.options.clock_drift;
-        let rate = self.chances.clocks.between(1_000 - drift, 1_000 + drift);
+        let rate = match self.chances.clocks.below(4) {
+            0 => 1_000 - drift,
+            1 => 1_000 + drift,
+            _ => self.chances.clocks.between(1_000 - drift, 1_000 + drift),
+        };
         let tick = self.options.tick() * rate / 1_000;
         let first_tick = self.chances.clocks.between(1, tick);
         let machine = match &self.node(id).applier.image {

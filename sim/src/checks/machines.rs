@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use kv_api::{Command, CommandError, CommandReply, SessionId};
-use raft_core::{Entry, Index, LogId, NodeId};
+use raft_core::{Entry, Index, LogId, NodeId, SnapshotDescriptor};
 
 use crate::violation::{Violation, require};
 
@@ -37,6 +37,7 @@ pub(crate) struct Machines {
     /// Where each call of a session was executed.
     executed: BTreeMap<(SessionId, u64), LogId>,
     digests: BTreeMap<Index, u64>,
+    snapshots: BTreeMap<Index, SnapshotDescriptor>,
 }
 
 impl Machines {
@@ -113,6 +114,23 @@ impl Machines {
         }
         self.executed.insert(call, entry.id());
         false
+    }
+
+    /// A node wrote its state down. Replicas in the same state write the same parts, so that a
+    /// transfer may go on from another sender.
+    ///
+    /// # Errors
+    /// When another node's snapshot of the same entry is another one.
+    pub(crate) fn snapshot(
+        &mut self,
+        id: NodeId,
+        descriptor: &SnapshotDescriptor,
+    ) -> Result<(), Violation> {
+        let index = descriptor.meta.last.index;
+        let known = self.snapshots.entry(index).or_insert(descriptor.clone());
+        require(known == descriptor, 39, || {
+            format!("n{id} has {descriptor:?}, elsewhere {known:?}")
+        })
     }
 
     /// The state of a machine that has applied everything up to `index`.

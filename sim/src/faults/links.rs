@@ -4,8 +4,12 @@ use raft_core::{NodeId, ReadPolicy};
 
 use crate::coverage::Mark;
 use crate::event::{Copy, Event};
+use crate::options::Family;
 use crate::partitions::{Shape, between};
 use crate::world::World;
+
+/// Leaders of 1,000 that are cut off while they hand over.
+const CUT_OFF_AT_HANDOVER: u64 = 400;
 
 impl World {
     /// Cuts the links of a shape, in place of those that were cut before, and repairs them after a
@@ -19,6 +23,7 @@ impl World {
         let coverage = &mut self.coverage;
         match shape {
             Shape::OneWay => coverage.count(Mark::CutOneWay),
+            Shape::Apart => coverage.count(Mark::CutApart),
             Shape::Deaf => coverage.count_if(leads, Mark::LeaderCutOneWay),
             Shape::Isolate => coverage.count_if(leads, Mark::LeaderIsolated),
             Shape::Halves => coverage.count(Mark::CutHalves),
@@ -43,7 +48,6 @@ impl World {
 
     pub(crate) fn cut_after_fault(&mut self, links: Vec<(NodeId, NodeId)>) {
         if self.is_hostile && !links.is_empty() {
-            self.coverage.count(Mark::CutAlongChange);
             for (from, to) in links {
                 self.network.cut(from, to);
             }
@@ -92,6 +96,17 @@ impl World {
         }
         self.trace
             .note(self.now, || format!("n{leader} is to be deposed"));
+    }
+
+    /// A leader is cut off in the very moment in which its successor hears that it may take over.
+    pub(crate) fn disturb_handover(&mut self, leader: NodeId) {
+        let is_wanted = self.is_hostile && self.options.has(Family::Transfer);
+        if is_wanted && self.chances.faults.chance(CUT_OFF_AT_HANDOVER) {
+            self.coverage.count(Mark::CutAtHandover);
+            let ids = self.ids().into_iter().filter(|id| *id != leader);
+            let others: Vec<_> = ids.collect();
+            self.cut_after_fault(between(&[leader], &others));
+        }
     }
 
     /// A link holds back all that it gets, and then lets go at once.

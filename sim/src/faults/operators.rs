@@ -87,7 +87,10 @@ impl World {
         let left = membership.voters().filter(|id| !new.contains(id));
         let left: Vec<_> = left.collect();
         let after = self.draw_disturbance();
-        self.plan_cuts(after, between(&new, &left));
+        let links = between(&new, &left);
+        self.coverage
+            .count_if(!links.is_empty(), Mark::CutAlongChange);
+        self.plan_cuts(after, links);
     }
 
     pub(crate) fn operator_answered(&mut self, answer: &Answer) {

@@ -1,0 +1,18 @@
+//! The test suites of the course's labs (MIT 6.5840: Raft, the replicated machine, the key-value
+//! service), test by test and by name, in virtual time. What a suite left weak is strict here, and
+//! what a number means for a Raft with no-ops, pre-votes and check-quorum stands beside it.
+//!
+//! Every test of Raft runs over the seeds 1 to 100; `SEED=n` runs one of them alone, and `TRACE=1`
+//! writes down what happened where it failed.
+
+mod election;
+mod faults;
+mod harness;
+mod kvraft;
+mod log;
+mod members;
+mod network;
+mod persistence;
+mod rsm;
+mod rules;
+mod snapshots;
