@@ -18,8 +18,8 @@ use sim::{LabSwitches, Machine, Mark, Microseconds, Options, World};
 
 use crate::harness::{Clerks, Lab, MILLISECOND, SECOND, seeds, text};
 
-/// Seeds of each of these tests: one is 20 s of a whole cluster with up to 20 clients at work.
-const SEEDS: u64 = 10;
+/// Seeds of each of these tests.
+const SEEDS: u64 = 100;
 
 /// The longest pause of a client between two operations: the values grow with what is appended, and
 /// the cost of looking at all of them with their square.
