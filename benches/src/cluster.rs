@@ -80,7 +80,7 @@ impl Cluster {
                         node: id,
                         incarnation,
                     };
-                    let path = directory.path().join(id.to_string());
+                    let path = directory.path().join(id.to_string()).join("wal");
                     let (store, _) = WalLogStore::open(&path, owner, WalOptions::default())
                         .expect("an empty directory opens");
                     Box::new(store)

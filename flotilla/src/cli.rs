@@ -1,11 +1,18 @@
 //! The command line: every command, option and default, with an example each. No behaviour beyond
-//! turning a wrong command line into one line of text.
+//! turning a wrong command line into one line of text. What operates a cluster is in `operating`.
+
+mod operating;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::operating::{
+    AdminArgs, MemberAddArgs, MemberArgs, MemberCommand, MemberListArgs, MemberPromoteArgs,
+    MemberRemoveArgs, MemberReplaceArgs, SnapshotArgs, SnapshotCommand, SnapshotRestoreArgs,
+    SnapshotSaveArgs, SnapshotVerifyArgs, TransferLeaderArgs,
+};
 use crate::exit::{Exit, Failure};
 
 /// A replicated key-value store.
@@ -61,6 +68,12 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Show how every node is
     Status(StatusArgs),
+    /// Show or change who belongs to the cluster
+    Member(MemberArgs),
+    /// Let another node lead
+    TransferLeader(TransferLeaderArgs),
+    /// Back the store up, check a backup, or begin a new cluster with one
+    Snapshot(SnapshotArgs),
     /// Measure operations per second and their latency
     Bench(BenchArgs),
     /// Print the version
@@ -452,16 +465,25 @@ mod tests {
 
     #[test]
     fn every_command_has_an_example() {
-        for command in Cli::command().get_subcommands() {
+        let cli = Cli::command();
+        let mut commands: Vec<_> = cli.get_subcommands().collect();
+        while let Some(command) = commands.pop() {
             let help = command.get_after_help().map(ToString::to_string);
             let shown = help.is_some_and(|text| text.contains("flotilla"));
             assert!(shown, "{} has no example", command.get_name());
+            commands.extend(command.get_subcommands());
         }
     }
 
     #[test]
     fn a_wrong_command_line_is_told_on_one_line() {
-        let cases: [&[&str]; 7] = [
+        let cases: [&[&str]; 13] = [
+            &["flotilla", "member"],
+            &["flotilla", "member", "add", "4"],
+            &["flotilla", "member", "remove", "0"],
+            &["flotilla", "snapshot"],
+            &["flotilla", "snapshot", "restore", "file"],
+            &["flotilla", "transfer-leader", "two"],
             &["flotilla"],
             &["flotilla", "frobnicate"],
             &["flotilla", "put", "key"],
@@ -490,7 +512,18 @@ mod tests {
 
     #[test]
     fn the_options_of_the_contract_are_there() {
-        let cases: [&str; 16] = [
+        let cases = [
+            "member list --json",
+            "member add 4 d.example:7400 -c admin.toml",
+            "member promote 4",
+            "member promote 4 --wait",
+            "member remove 4",
+            "member replace 4",
+            "transfer-leader 2",
+            "snapshot save file --force",
+            "snapshot restore file --dir d --nodes 5 --base-port 9000 --storage file",
+            "snapshot restore file --dir d --nodes a:1,b:2",
+            "snapshot verify file --json",
             "cluster --nodes 3 --dir d --base-port 7400 --storage file --state memory \
              --transport memory --no-restart",
             "serve --config node.toml --storage memory --transport quic",

@@ -10,6 +10,7 @@ mod key_path;
 mod logging;
 mod output;
 mod random;
+mod removed;
 mod signals;
 
 use std::process::ExitCode;

@@ -154,4 +154,8 @@ pub struct NodeStatus {
     pub version: String,
     /// All members: id and advertised address.
     pub members: Vec<(u64, String)>,
+    /// The last index that its log does not hold any more, 0 where it holds everything.
+    pub log_start: u64,
+    /// Who belongs to the group and may do what, as far as the node knows.
+    pub membership: MembersReport,
 }

@@ -114,6 +114,9 @@ async fn members(raft: &RaftHandle) -> Administered {
 }
 
 async fn change_members(raft: &RaftHandle, change: MemberChange) -> Administered {
+    if let Some(why) = address_taken(&raft.status().members, &change) {
+        return Administered::Answer(Outcome::Refused(why));
+    }
     let change = match change {
         MemberChange::Add {
             id,
@@ -146,6 +149,19 @@ async fn change_members(raft: &RaftHandle, change: MemberChange) -> Administered
         }
         Err(error) => change_failed(error),
     }
+}
+
+/// Two members cannot be reached at one address. The protocol would not mind; who mistyped it
+/// would.
+fn address_taken(members: &Membership, change: &MemberChange) -> Option<String> {
+    let (MemberChange::Add { id, address, .. } | MemberChange::Replace { id, address, .. }) =
+        change
+    else {
+        return None;
+    };
+    let mut others = members.iter().filter(|(other, _)| other.0 != *id);
+    let (owner, _) = others.find(|(_, member)| member.address == *address)?;
+    Some(format!("the address {address} is that of node {owner}"))
 }
 
 async fn status_as_of(raft: &RaftHandle, members: Index) -> Status {
@@ -186,7 +202,7 @@ async fn next_part(mut sending: Sending) -> Administered {
 }
 
 /// All that have to be talked to, in order of their ids.
-fn report(membership: &Membership, is_changing: bool) -> MembersReport {
+pub(crate) fn report(membership: &Membership, is_changing: bool) -> MembersReport {
     let stays = |id: NodeId| membership.members().contains_key(&id);
     let members = membership.iter().map(|(id, member)| MemberReport {
         id: id.0,
@@ -276,6 +292,27 @@ mod tests {
         assert_eq!(members, expected);
         assert_eq!(report.members[1].incarnation, 2);
         assert_eq!(report.members[2].address, "host3:1");
+    }
+
+    #[test]
+    fn an_address_leads_to_one_member() {
+        let voter = |n| (NodeId(n), member(n, MemberRole::Voter));
+        let members = Membership::new([voter(1), voter(2)].into()).unwrap();
+        let add = |id, address: &str| {
+            let (incarnation, address) = (9, address.to_owned());
+            let change = MemberChange::Add {
+                id,
+                incarnation,
+                address,
+            };
+            address_taken(&members, &change)
+        };
+        assert_eq!(add(3, "host3:1"), None);
+        assert_eq!(add(2, "host2:1"), None, "its own");
+        let taken = add(3, "host2:1").unwrap();
+        assert_eq!(taken, "the address host2:1 is that of node 2");
+        let remove = MemberChange::Remove { id: 1 };
+        assert_eq!(address_taken(&members, &remove), None);
     }
 
     fn outcome(administered: Administered) -> Outcome {

@@ -274,6 +274,7 @@ impl Prepared {
         }
         let replay = Replay {
             node: config.id,
+            first: status.log_start.index,
             last: status.last.index,
             started,
         };
@@ -363,10 +364,12 @@ impl Supervisor {
     }
 }
 
-/// A state machine in memory starts empty; until it has applied what the log held at the start, a
-/// node that leads has clients waiting.
+/// A state machine in memory starts empty; until it has the snapshot and has applied what the log
+/// held at the start, a node that leads has clients waiting.
 struct Replay {
     node: NodeId,
+    /// The log begins behind this entry.
+    first: Index,
     last: Index,
     started: Instant,
 }
@@ -379,7 +382,8 @@ impl Replay {
         }
         if self.last > Index(0) {
             let replay_ms = self.started.elapsed().as_millis();
-            tracing::info!(node = %self.node, entries = %self.last, replay_ms, "replayed the log");
+            let (node, behind, last) = (self.node, self.first, self.last);
+            tracing::info!(%node, %behind, %last, replay_ms, "replayed the log");
         }
         std::future::pending().await
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kv_api::limits::{self, COMMAND_BYTES_MAX, SCAN_PAGE_BYTES_MAX, SNAPSHOT_PART_BYTES_MAX};
-use kv_api::{Command, LimitExceeded, NodeStatus, Notice, Outcome, Query, RequestBody};
+use kv_api::{
+    Command, LimitExceeded, MemberChange, NodeStatus, Notice, Outcome, Query, RequestBody,
+};
 use quic_link as link;
 use raft_core::node::Consistency;
 use raft_core::{NodeId, ProposeError, RaftHandle, ReadError, Role, RoleChange, Status};
@@ -13,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::admin::{self, AdminWork, Administered};
 use crate::config::StorageKind;
+use crate::config_file::is_host_and_port;
 use crate::identity::DataDirectory;
 
 /// Reserved for the answer of a get while it is outstanding. An answer may be four times as large;
@@ -104,7 +107,7 @@ pub(crate) fn check(body: RequestBody, role: link::Role) -> Result<Checked, Reje
         RequestBody::Status => (Work::Status, SMALL_REQUEST_BYTES),
         RequestBody::Members => administrator(role, AdminWork::Members)?,
         RequestBody::ChangeMembers(change) => {
-            change.check_limits()?;
+            check_change(&change)?;
             administrator(role, AdminWork::Change(change))?
         }
         RequestBody::TransferLeader { to } => administrator(role, AdminWork::Transfer(to))?,
@@ -114,6 +117,19 @@ pub(crate) fn check(body: RequestBody, role: link::Role) -> Result<Checked, Reje
         }
     };
     Ok(Checked { work, bytes })
+}
+
+fn check_change(change: &MemberChange) -> Result<(), Rejection> {
+    change.check_limits()?;
+    match change {
+        MemberChange::Add { address, .. } | MemberChange::Replace { address, .. }
+            if !is_host_and_port(address) =>
+        {
+            let why = format!("the address {address:?} is not host:port");
+            Err(Rejection::Nonsense(why))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What changes the cluster, or copies all of it, is for administrators alone.
@@ -276,6 +292,8 @@ impl Service {
             members: members
                 .map(|(id, member)| (id.0, member.address.clone()))
                 .collect(),
+            log_start: status.log_start.index.0,
+            membership: admin::report(&status.members, status.is_changing()),
         }
     }
 }
@@ -302,7 +320,7 @@ fn storage_name(storage: StorageKind) -> String {
 #[cfg(test)]
 mod tests {
     use kv_api::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
-    use kv_api::{MemberChange, WriteOp, encode};
+    use kv_api::{WriteOp, encode};
 
     use super::*;
 
@@ -398,13 +416,19 @@ mod tests {
                 assert!(why.contains("admin.toml") && !why.contains('\n'), "{why}");
             }
         }
-        let body = RequestBody::ChangeMembers(MemberChange::Add {
-            id: 4,
-            incarnation: 4,
-            address: "a".repeat(256),
-        });
-        let refused = check(body, link::Role::Admin);
+        let add = |address: &str| {
+            let body = RequestBody::ChangeMembers(MemberChange::Add {
+                id: 4,
+                incarnation: 4,
+                address: address.to_owned(),
+            });
+            check(body, link::Role::Admin)
+        };
+        assert!(add("db4.example.org:7400").is_ok());
+        let refused = add(&"a".repeat(256));
         assert!(matches!(refused, Err(Rejection::Limit(limit)) if limit.what == "address"));
+        let refused = add("db4.example.org");
+        assert!(matches!(refused, Err(Rejection::Nonsense(why)) if why.contains("host:port")));
         // An administrator may read and write like anybody else.
         assert!(check(put(1, 1), link::Role::Admin).is_ok());
     }

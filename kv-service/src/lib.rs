@@ -12,6 +12,8 @@
 #[cfg(feature = "server")]
 mod admin;
 #[cfg(feature = "server")]
+pub mod backup;
+#[cfg(feature = "server")]
 pub mod certificates;
 #[cfg(feature = "server")]
 mod cluster_files;

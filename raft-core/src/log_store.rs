@@ -41,22 +41,14 @@ pub trait LogStore: Send {
     ///
     /// # Errors
     /// When the disk refuses; the store is then poisoned. `to` is in the log, or is its start.
-    async fn compact(&mut self, to: LogId) -> Result<(), StorageError> {
-        Err(StorageError::Poisoned(format!(
-            "compaction to {to} is not supported"
-        )))
-    }
+    async fn compact(&mut self, to: LogId) -> Result<(), StorageError>;
 
     /// Drops all entries. The log is empty and begins behind `to`, which a durable snapshot stands
     /// for. Term and vote are kept. Durable when it returns; a crash leaves all or nothing of it.
     ///
     /// # Errors
     /// When the disk refuses; the store is then poisoned.
-    async fn reset(&mut self, to: LogId) -> Result<(), StorageError> {
-        Err(StorageError::Poisoned(format!(
-            "reset to {to} is not supported"
-        )))
-    }
+    async fn reset(&mut self, to: LogId) -> Result<(), StorageError>;
 
     /// Where the snapshots are kept that compacted entries live on in.
     fn snapshots(&self) -> Arc<dyn SnapshotStore> {

@@ -40,7 +40,9 @@ pub struct SnapshotDescriptor {
     pub hash: SnapshotHash,
 }
 
-/// A hash over the content of a snapshot, 128 bits. Against accidents, not against forgery.
+/// A hash over the content of a snapshot, 128 bits. Against accidents, not against forgery. All
+/// nodes compute the same one, because a transfer ends with its comparison: XXH3 over the length
+/// (u32, little endian) and the bytes of each part (`raft_storage::snapshot_file::SnapshotHasher`).
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct SnapshotHash(pub u128);
 
@@ -69,7 +71,8 @@ impl fmt::Display for SnapshotDescriptor {
 ///    it is not there at all. A crash leaves nothing that a later start does not clear away, but
 ///    for a transfer that can be resumed.
 /// 2. Every part that is read is checked; a damaged one is an error, never a shorter snapshot.
-/// 3. The newest complete snapshot is kept, and older ones as long as a reader is open on them.
+/// 3. The newest complete snapshot is kept, and older ones as long as a reader is open on them. The
+///    newest is the one with the highest last index, also when an older one is finished later.
 #[async_trait]
 pub trait SnapshotStore: Send + Sync {
     /// The newest complete snapshot.

@@ -23,10 +23,10 @@ pub trait Transport: Send + Sync {
     /// When the message is certainly lost, so that the caller can slow down. `Ok` promises nothing.
     async fn send(&self, to: NodeId, envelope: Envelope) -> Result<(), SendError>;
 
-    /// Sends a snapshot: the envelope, which carries a [`crate::Message::Snapshot`], and its content
-    /// on a stream of its own that holds up no message, at a limited rate. Asks the receiver first
-    /// from which part on it wants it. Returns when the receiver has all of it on its disk; may take
-    /// as long as the content is large. Dropping the future ends the transfer.
+    /// Sends a snapshot: the envelope, which carries a [`crate::Message::Snapshot`], and its
+    /// content on a stream of its own that holds up no message, at a limited rate. Asks the
+    /// receiver first from which part on it wants it. Returns when the receiver has all of it on
+    /// its disk; may take as long as the content is large. Dropping the future ends the transfer.
     ///
     /// # Errors
     /// When the receiver did not take all of it, or said why it does not want it.

@@ -4,8 +4,9 @@
 //! - [`WalLogStore`] keeps the log in segment files of its own: one sync per batch, the default;
 //! - `RocksLogStore` (feature `rocksdb`) keeps it in RocksDB.
 //!
-//! All three pass the suite in `conformance` (feature `conformance`), which is there for other
-//! implementations as well. The bytes on the disk are described in `docs/disk-format.md`.
+//! Each keeps its snapshots as well: in memory, or in files in a directory beside the log, whose
+//! format is [`snapshot_file`]. All three pass the suite in `conformance` (feature `conformance`),
+//! which is there for other implementations as well. The bytes on the disk are described in `docs/disk-format.md`.
 
 mod batch_thread;
 mod blocking;

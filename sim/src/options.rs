@@ -209,7 +209,7 @@ impl Options {
             }
         }
         let clock_drift = prng.between(0, 1) * prng.between(1, 100);
-        Self {
+        let mut options = Self {
             seed,
             nodes,
             timing,
@@ -232,6 +232,36 @@ impl Options {
             },
             clients: Some(draw_clients(&mut prng, election)),
             faults,
+        };
+        if options.reads != ReadPolicy::Round && prng.chance(600) {
+            options.sharpen_leases(&mut prng);
+        }
+        options
+    }
+
+    /// Leases end by ticks, and an election adds the time of messages and disks to that. Where
+    /// both take nothing, a lease that is one tick too long shows: somebody else leads while the
+    /// old leader is still asked.
+    fn sharpen_leases(&mut self, prng: &mut Prng) {
+        self.network.delay_min = 20;
+        self.network.delay_max = 20 + prng.between(0, 300);
+        self.network.late /= 4;
+        self.network.loss /= 4;
+        self.disk.sync_min = 20;
+        self.disk.sync_max = 20 + prng.between(0, 300);
+        self.machine.apply_max = prng.between(0, 100);
+        self.turn_max = prng.between(0, 50);
+        if let Some(clients) = &mut self.clients {
+            clients.clients = prng.between(4, 10);
+            clients.think_max = prng.between(500, 4_000);
+            clients.reads = 850;
+        }
+        let election = self.election();
+        for family in [Family::Partition, Family::Transfer, Family::Crash] {
+            if !self.has(family) && prng.chance(600) {
+                let mean = prng.between(2, 6) * election;
+                self.faults.push((family, mean));
+            }
         }
     }
 

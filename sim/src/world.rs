@@ -201,7 +201,11 @@ impl World {
     /// Starts a node with what is on its disk.
     pub(crate) fn start(&mut self, id: NodeId) {
         let drift = self.options.clock_drift;
-        let rate = self.chances.clocks.between(1_000 - drift, 1_000 + drift);
+        let rate = match self.chances.clocks.below(4) {
+            0 => 1_000 - drift,
+            1 => 1_000 + drift,
+            _ => self.chances.clocks.between(1_000 - drift, 1_000 + drift),
+        };
         let tick = self.options.tick() * rate / 1_000;
         let first_tick = self.chances.clocks.between(1, tick);
         let machine = match &self.node(id).applier.image {

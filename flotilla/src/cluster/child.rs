@@ -30,6 +30,8 @@ const NO_CODE: i32 = -1;
 pub(crate) struct NodeCommand {
     /// Its id.
     pub(crate) id: u64,
+    /// The incarnation that its configuration names.
+    pub(crate) incarnation: u64,
     /// The program.
     pub(crate) program: PathBuf,
     /// Its configuration; log and pid file are put beside it.
@@ -176,6 +178,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let command = NodeCommand {
             id: 1,
+            incarnation: 1,
             program: PathBuf::new(),
             config: dir.path().join("node.toml"),
         };

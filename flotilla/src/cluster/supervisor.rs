@@ -41,16 +41,32 @@ pub(crate) enum What {
         /// What is done about it.
         decision: Decision,
     },
+    /// It was stopped for good.
+    Retired,
 }
 
 /// What a node's task is told to do.
 enum Order {
     /// End the process without a warning.
     Kill,
+    /// Stop the process, and start no other.
+    Retire,
+}
+
+/// A node that the supervisor was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// The node.
+    pub(crate) id: u64,
+    /// What its directory was formatted with.
+    pub(crate) incarnation: u64,
+    /// It runs, or will again.
+    pub(crate) runs: bool,
 }
 
 struct Kept {
     id: u64,
+    incarnation: u64,
     orders: mpsc::Sender<Order>,
     pid: watch::Receiver<Option<u32>>,
 }
@@ -60,6 +76,9 @@ pub(crate) struct Supervisor {
     nodes: Vec<Kept>,
     tasks: JoinSet<()>,
     stop: watch::Sender<bool>,
+    /// Does not keep the events open: they end with the last node.
+    events: mpsc::WeakSender<Event>,
+    restart: bool,
 }
 
 impl Supervisor {
@@ -67,32 +86,70 @@ impl Supervisor {
     pub(crate) fn start(nodes: Vec<NodeCommand>, restart: bool) -> (Self, mpsc::Receiver<Event>) {
         let (events, received) = mpsc::channel(EVENTS_MAX);
         let (stop, _) = watch::channel(false);
-        let mut tasks = JoinSet::new();
-        let mut kept = Vec::new();
-        for command in nodes {
-            let (orders, taken) = mpsc::channel(ORDERS_MAX);
-            let (pid, seen) = watch::channel(None);
-            kept.push(Kept {
-                id: command.id,
-                orders,
-                pid: seen,
-            });
-            let keeper = Keeper {
-                command,
-                policy: RestartPolicy::new(restart),
-                orders: taken,
-                stop: stop.subscribe(),
-                events: events.clone(),
-                pid,
-            };
-            tasks.spawn(keeper.keep());
-        }
-        let supervisor = Self {
-            nodes: kept,
-            tasks,
+        let mut supervisor = Self {
+            nodes: Vec::new(),
+            tasks: JoinSet::new(),
             stop,
+            events: events.downgrade(),
+            restart,
         };
+        for command in nodes {
+            supervisor.keep(command, events.clone());
+        }
         (supervisor, received)
+    }
+
+    /// Starts a further node, or another one in the place of one that has ended. Nothing happens
+    /// where no node runs any more.
+    pub(crate) fn adopt(&mut self, command: NodeCommand) {
+        if let Some(events) = self.events.upgrade() {
+            self.forget(command.id);
+            self.keep(command, events);
+        }
+    }
+
+    fn keep(&mut self, command: NodeCommand, events: mpsc::Sender<Event>) {
+        let (orders, taken) = mpsc::channel(ORDERS_MAX);
+        let (pid, seen) = watch::channel(None);
+        self.nodes.push(Kept {
+            id: command.id,
+            incarnation: command.incarnation,
+            orders,
+            pid: seen,
+        });
+        let keeper = Keeper {
+            command,
+            policy: RestartPolicy::new(self.restart),
+            orders: taken,
+            stop: self.stop.subscribe(),
+            events,
+            pid,
+        };
+        self.tasks.spawn(keeper.keep());
+    }
+
+    /// All nodes, also those that have ended and are not started again.
+    pub(crate) fn known(&self) -> Vec<Known> {
+        let known = self.nodes.iter().map(|node| Known {
+            id: node.id,
+            incarnation: node.incarnation,
+            // The task of a node takes orders as long as it keeps the node.
+            runs: !node.orders.is_closed(),
+        });
+        known.collect()
+    }
+
+    /// Knows nothing any more of a node that has ended.
+    pub(crate) fn forget(&mut self, id: u64) {
+        self.nodes.retain(|node| node.id != id);
+    }
+
+    /// Stops a node for good. Returns at once; an event tells when its process is gone.
+    pub(crate) fn retire(&self, id: u64) {
+        if let Some(node) = self.node(id) {
+            // Full or closed: it is being killed or has ended, and is looked at again later.
+            let _ = node.orders.try_send(Order::Retire);
+        }
     }
 
     /// Kills a node, and returns when its process is gone. It is started again as after any other
@@ -160,12 +217,19 @@ impl Keeper {
         }
     }
 
-    /// Waits for the end of the process; none when it was stopped because all are.
+    /// Waits for the end of the process; none when it was stopped, and no other is wanted.
     async fn run(&mut self, mut process: NodeProcess) -> Option<Ending> {
         loop {
             tokio::select! {
                 ending = process.ended() => return Some(ending),
-                Some(Order::Kill) = self.orders.recv() => process.kill(),
+                Some(order) = self.orders.recv() => match order {
+                    Order::Kill => process.kill(),
+                    Order::Retire => {
+                        process.stop().await;
+                        self.tell(What::Retired).await;
+                        return None;
+                    }
+                },
                 () = told_to_stop(&mut self.stop) => {
                     process.stop().await;
                     return None;
@@ -174,10 +238,22 @@ impl Keeper {
         }
     }
 
+    /// Waits before the next start; whether it is not wanted any more.
     async fn stopped_within(&mut self, pause: Duration) -> bool {
-        tokio::select! {
-            () = sleep(pause) => false,
-            () = told_to_stop(&mut self.stop) => true,
+        let over = sleep(pause);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => return false,
+                Some(order) = self.orders.recv() => match order {
+                    Order::Kill => {}
+                    Order::Retire => {
+                        self.tell(What::Retired).await;
+                        return true;
+                    }
+                },
+                () = told_to_stop(&mut self.stop) => return true,
+            }
         }
     }
 

@@ -4,6 +4,7 @@ use kv_service::init::{ClusterPlan, make_cluster};
 use serde_json::json;
 
 use crate::cli::InitArgs;
+use crate::cluster::plan::refuse_foreign;
 use crate::exit::{Exit, Outcome};
 use crate::output::Output;
 
@@ -12,6 +13,7 @@ use crate::output::Output;
 /// # Errors
 /// When the plan cannot work or the directory cannot be used.
 pub(crate) fn run(args: &InitArgs, output: &mut Output) -> Outcome {
+    refuse_foreign(&args.dir)?;
     let mut plan = ClusterPlan::hosts(&args.dir, &args.nodes)?;
     plan.storage = args.storage.into();
     let layout = make_cluster(&plan)?;
@@ -29,6 +31,7 @@ pub(crate) fn run(args: &InitArgs, output: &mut Output) -> Outcome {
                  copy {shown}/node-<i> to host i and run there: \
                  flotilla serve --config node-<i>/node.toml\n\
                  clients need {shown}/client.toml, client.pem, client.key and ca.pem; \
+                 administrators admin.toml, admin.pem and admin.key as well; \
                  keep ca.key away from all of them"
             )
         },

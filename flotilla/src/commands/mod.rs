@@ -1,15 +1,19 @@
 //! One file per command, or one per few that are alike. Each takes its arguments and ends with an
 //! exit code or a failure.
 
+pub(crate) mod admin;
 mod bench;
 pub(crate) mod data;
 mod export;
 mod import;
 mod init;
+pub(crate) mod member;
 pub(crate) mod noted;
 mod scan;
 pub(crate) mod serve;
+mod snapshot;
 pub(crate) mod status;
+mod transfer;
 mod tree;
 mod version;
 
@@ -43,6 +47,9 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Import(args) => import::run(args, output).await,
         Command::Export(args) => export::run(args, output).await,
         Command::Status(args) => status::run(args, output).await,
+        Command::Member(args) => member::run(&args.command, output).await,
+        Command::TransferLeader(args) => transfer::run(args, output).await,
+        Command::Snapshot(args) => snapshot::run(&args.command, output).await,
         Command::Bench(args) => bench::run(args, output).await,
         Command::Version => version::run(output),
     }

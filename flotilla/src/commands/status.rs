@@ -1,17 +1,27 @@
 //! `flotilla status`: how every node is, also while there is no leader.
 
-use kv_client::NodeReport;
-use kv_client::NodeStatus;
+use kv_client::{MemberKind, MembersReport, NodeReport, NodeStatus};
 use serde_json::{Value, json};
 
 use crate::cli::StatusArgs;
 use crate::commands::data::connect;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::output::{Output, printable};
+use crate::output::{Output, columns, printable};
 
-const COLUMNS: [&str; 12] = [
-    "ID", "ADDRESS", "ROLE", "TERM", "COMMIT", "APPLIED", "LAG", "SNAPSHOT", "LOG", "DISK",
-    "STORAGE", "VERSION",
+const COLUMNS: [&str; 13] = [
+    "ID",
+    "ADDRESS",
+    "ROLE",
+    "TERM",
+    "COMMIT",
+    "APPLIED",
+    "LAG",
+    "SNAPSHOT",
+    "LOG START",
+    "LOG",
+    "DISK",
+    "STORAGE",
+    "VERSION",
 ];
 
 /// Runs `flotilla status`.
@@ -20,7 +30,7 @@ const COLUMNS: [&str; 12] = [
 /// When no node answers.
 pub(crate) async fn run(args: &StatusArgs, output: &mut Output) -> Outcome {
     let client = connect(&args.client).await?;
-    let reports = client.status().await?;
+    let reports = of_cluster(client.status().await?);
     client.close().await;
     output.line(|| object(&reports), || table(&reports))?;
     output.flush()?;
@@ -62,30 +72,61 @@ pub(crate) fn newest_commit(reports: &[NodeReport]) -> u64 {
         .unwrap_or(0)
 }
 
+/// Who belongs to the cluster, as the leader knows it.
+fn membership(reports: &[NodeReport]) -> Option<&MembersReport> {
+    let leader = leader(reports)?;
+    let status = statuses(reports).find(|status| status.id == leader)?;
+    let members = &status.membership;
+    (!members.members.is_empty()).then_some(members)
+}
+
+/// Leaves out who is configured somewhere, but is no member any more and does not answer.
+pub(crate) fn of_cluster(mut reports: Vec<NodeReport>) -> Vec<NodeReport> {
+    if let Some(members) = membership(&reports).cloned() {
+        reports.retain(|it| it.status.is_some() || members.member(it.id).is_some());
+    }
+    reports
+}
+
+/// What a node is: in its own words, or, where it does not answer, as far as that is certain.
+fn role<'a>(report: &'a NodeReport, members: Option<&MembersReport>) -> Option<&'a str> {
+    if let Some(status) = &report.status {
+        return Some(&status.role);
+    }
+    let kind = members?.member(report.id)?.role;
+    (kind == MemberKind::Learner).then(|| kind.name())
+}
+
 /// Everything as JSON, in the words of the contract.
 pub(crate) fn object(reports: &[NodeReport]) -> Value {
     let cluster = statuses(reports).next().map(|status| &status.cluster_id);
-    let nodes: Vec<Value> = reports.iter().map(node_object).collect();
+    let members = membership(reports);
+    let nodes = reports.iter().map(|report| node_object(report, members));
     json!({
         "cluster_id": cluster,
         "leader": leader(reports),
         "term": newest_term(reports),
-        "nodes": nodes,
+        "changing": members.map(|members| members.is_changing),
+        "nodes": nodes.collect::<Vec<Value>>(),
     })
 }
 
-fn node_object(report: &NodeReport) -> Value {
+fn node_object(report: &NodeReport, members: Option<&MembersReport>) -> Value {
     let status = report.status.as_ref();
+    let member = members.map(|members| members.member(report.id));
     json!({
         "id": report.id,
         "addr": report.address,
-        "role": status.map(|status| &status.role),
+        "role": role(report, members),
+        "member": member.map(|member| member.is_some()),
+        "leaving": member.map(|member| member.is_some_and(|member| member.is_leaving)),
         "reachable": status.is_some(),
         "term": status.map(|status| status.term),
         "last_index": status.map(|status| status.last_index),
         "commit": status.map(|status| status.commit),
         "applied": status.map(|status| status.applied),
         "snapshot_index": status.map(|status| status.snapshot_index),
+        "log_start": status.map(|status| status.log_start),
         "log_bytes": status.map(|status| status.log_bytes),
         "disk_bytes": status.map(|status| status.disk_bytes),
         "storage": status.map(|status| &status.storage),
@@ -95,23 +136,25 @@ fn node_object(report: &NodeReport) -> Value {
 
 fn table(reports: &[NodeReport]) -> String {
     let commit = newest_commit(reports);
+    let members = membership(reports);
     let mut rows = vec![COLUMNS.map(str::to_owned)];
-    rows.extend(reports.iter().map(|report| row(report, commit)));
-    let mut widths = [0; COLUMNS.len()];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
+    rows.extend(reports.iter().map(|report| row(report, commit, members)));
     let mut lines = vec![heading(reports)];
-    for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            line.push_str(&format!("{cell:width$}  "));
-        }
-        lines.push(line.trim_end().to_owned());
-    }
+    lines.extend(columns(&rows));
+    lines.extend(members.and_then(change));
     lines.join("\n")
+}
+
+/// What is said while a change of members is under way.
+fn change(members: &MembersReport) -> Option<String> {
+    let leaving = members.members.iter().filter(|member| member.is_leaving);
+    let leaving: Vec<String> = leaving.map(|member| member.id.to_string()).collect();
+    let who = match leaving.as_slice() {
+        [] => String::new(),
+        ids => format!("; leaving: node {}", ids.join(", ")),
+    };
+    let told = format!("a change of members is under way{who}");
+    members.is_changing.then_some(told)
 }
 
 fn heading(reports: &[NodeReport]) -> String {
@@ -123,22 +166,31 @@ fn heading(reports: &[NodeReport]) -> String {
     format!("cluster {cluster}, {leader}, term {term}")
 }
 
-fn row(report: &NodeReport, commit: u64) -> [String; COLUMNS.len()] {
+fn row(
+    report: &NodeReport,
+    commit: u64,
+    members: Option<&MembersReport>,
+) -> [String; COLUMNS.len()] {
     let (id, address) = (report.id.to_string(), printable(report.address.as_bytes()));
+    let role = role(report, members).map(|role| printable(role.as_bytes()));
     let Some(status) = &report.status else {
         let mut row = [const { String::new() }; COLUMNS.len()].map(|_| "-".to_owned());
-        row[..3].clone_from_slice(&[id, address, "unreachable".to_owned()]);
+        let role = role.map_or(String::new(), |role| format!(" {role}"));
+        row[..3].clone_from_slice(&[id, address, format!("unreachable{role}")]);
         return row;
     };
+    let is_stranger = members.is_some_and(|members| members.member(report.id).is_none());
+    let stranger = if is_stranger { " (no member)" } else { "" };
     [
         id,
         address,
-        printable(status.role.as_bytes()),
+        format!("{}{stranger}", role.unwrap_or_default()),
         status.term.to_string(),
         status.commit.to_string(),
         status.applied.to_string(),
         commit.saturating_sub(status.applied).to_string(),
         status.snapshot_index.to_string(),
+        status.log_start.to_string(),
         size(status.log_bytes),
         size(status.disk_bytes),
         printable(status.storage.as_bytes()),
@@ -219,6 +271,9 @@ mod tests {
                 "id",
                 "addr",
                 "role",
+                "member",
+                "leaving",
+                "log_start",
                 "reachable",
                 "term",
                 "last_index",
@@ -249,6 +304,61 @@ mod tests {
             ["2", "127.0.0.1:2", "follower", "2", "20", "18", "12"]
         );
         assert!(lines[4].contains("unreachable"), "{shown}");
+    }
+
+    fn member(id: u64, role: MemberKind, is_leaving: bool) -> kv_client::MemberReport {
+        kv_client::MemberReport {
+            id,
+            incarnation: id,
+            address: String::new(),
+            role,
+            is_leaving,
+        }
+    }
+
+    #[test]
+    fn learners_strangers_and_who_is_leaving_are_told() {
+        let mut leads = report(1, "leader", 3);
+        let status = leads.status.as_mut().expect("reachable");
+        status.membership = MembersReport {
+            members: vec![
+                member(1, MemberKind::Voter, false),
+                member(2, MemberKind::Voter, true),
+                member(3, MemberKind::Learner, false),
+            ],
+            is_changing: true,
+        };
+        let all = vec![
+            leads,
+            report(2, "follower", 3),
+            silent(3),
+            silent(4),
+            report(5, "follower", 2),
+        ];
+        let reports = of_cluster(all);
+        let ids: Vec<u64> = reports.iter().map(|report| report.id).collect();
+        assert_eq!(
+            ids,
+            [1, 2, 3, 5],
+            "a former member that is gone is not told"
+        );
+        let object = object(&reports);
+        assert_eq!(object["changing"], true);
+        let of = |name: &str| -> Vec<Value> {
+            let nodes = object["nodes"].as_array().expect("an array");
+            nodes.iter().map(|node| node[name].clone()).collect()
+        };
+        assert_eq!(of("member"), [true, true, true, false]);
+        assert_eq!(of("leaving"), [false, true, false, false]);
+        assert_eq!(of("role")[2], "learner");
+        let shown = table(&reports);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(lines[4].contains("unreachable learner"), "{shown}");
+        assert!(lines[5].contains("follower (no member)"), "{shown}");
+        assert_eq!(
+            lines[6],
+            "a change of members is under way; leaving: node 2"
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `flotilla demo`: a throw-away cluster of real processes (`stage`), clients that write down what
-//! they do and are told (`workload`, `journal`), a leader that is killed again and again, and the
-//! judges of what was written down (`verdict`).
+//! they do and are told (`workload`, `journal`), a leader that is killed again and again, members
+//! that change in between (`changes`), and the judges of what was written down (`verdict`).
 
+mod changes;
 mod journal;
 mod narrator;
 mod stage;
@@ -33,9 +34,9 @@ const CALM: Duration = Duration::from_secs(2);
 pub(crate) async fn run(args: &DemoArgs, output: &mut Output) -> Outcome {
     let mut signals = EndSignals::register()?;
     let narrator = Narrator::new(output.is_json());
-    let stage = Stage::start(&narrator).await?;
+    let mut stage = Stage::start(&narrator).await?;
     let played = tokio::select! {
-        played = play(&stage, args.failovers, &narrator) => played,
+        played = play(&mut stage, args.failovers, &narrator) => played,
         signal = signals.wait() => {
             Err(Failure::stopped(format!("{signal}: stopped before anything was judged")))
         }
@@ -56,13 +57,16 @@ pub(crate) async fn run(args: &DemoArgs, output: &mut Output) -> Outcome {
     Err(keep_evidence(&verdict, dir))
 }
 
-/// Runs the clients and the fail-overs. What comes out is the whole history, with a last look at
-/// everything.
-async fn play(stage: &Stage, failovers: u32, narrator: &Narrator) -> Result<Journal, Failure> {
+/// Runs the clients, the fail-overs and the changes. What comes out is the whole history, with a
+/// last look at everything.
+async fn play(stage: &mut Stage, failovers: u32, narrator: &Narrator) -> Result<Journal, Failure> {
     let workload = Workload::start(&stage.config).await?;
     sleep(CALM).await;
     for number in 1..=failovers {
         fail_over(stage, &workload, number, narrator).await?;
+        for step in changes::steps_after(number, failovers) {
+            changes::take(step, stage, narrator).await?;
+        }
         sleep(CALM).await;
     }
     narrator.say("reading everything back");

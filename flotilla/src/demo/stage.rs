@@ -3,7 +3,8 @@
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use kv_client::{ClientConfig, ClientError, KvClient};
+use kv_client::{ClientConfig, ClientError, KvClient, MemberChange};
+use kv_service::config::StorageKind;
 use kv_service::init::{ClusterPlan, make_cluster};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -13,11 +14,16 @@ use super::narrator::Narrator;
 use crate::cluster::node_commands;
 use crate::cluster::ready::wait_for_leader;
 use crate::cluster::supervisor::Supervisor;
+use crate::commands::member::join::Newcomer;
+use crate::commands::member::promote_when_possible;
 use crate::commands::status::newest_commit;
 use crate::exit::{Exit, Failure};
 
-/// Nodes of the cluster.
+/// Nodes of the cluster at the beginning.
 const NODES: usize = 3;
+
+/// Nodes that may join.
+const NEWCOMERS: usize = 1;
 
 /// How long the cluster may take for anything before the demo gives up: many times what it takes,
 /// on any machine.
@@ -38,6 +44,10 @@ pub(super) struct Stage {
     pub(super) client: KvClient,
     /// For further clients.
     pub(super) config: ClientConfig,
+    /// A client that may change the members.
+    admin: KvClient,
+    /// Addresses for nodes that join.
+    addresses: Vec<String>,
     supervisor: Supervisor,
     /// Takes the events, so that nobody waits for it.
     events: JoinHandle<()>,
@@ -57,18 +67,23 @@ impl Stage {
             .tempdir()
             .map_err(local)?;
         let mut plan = ClusterPlan::local(dir.path(), NODES, 1)?;
-        for (node, port) in plan.nodes.iter_mut().zip(free_ports().map_err(local)?) {
+        let mut ports = free_ports().map_err(local)?.into_iter();
+        for (node, port) in plan.nodes.iter_mut().zip(ports.by_ref()) {
             node.listen.set_port(port);
             node.advertise = node.listen.to_string();
         }
+        let addresses = ports.map(|port| format!("127.0.0.1:{port}")).collect();
         let layout = make_cluster(&plan)?;
         let config = ClientConfig::load(&layout.client_config).map_err(ClientError::from)?;
-        let (supervisor, mut events) = Supervisor::start(node_commands(&layout)?, true);
+        let (supervisor, mut events) = Supervisor::start(node_commands(&layout.nodes)?, true);
         let events = tokio::spawn(async move { while events.recv().await.is_some() {} });
         let client = KvClient::connect(config.clone()).await?;
+        let admin = ClientConfig::load(&layout.admin_config).map_err(ClientError::from)?;
         let stage = Self {
             client,
             config,
+            admin: KvClient::connect(admin).await?,
+            addresses,
             supervisor,
             events,
             dir,
@@ -121,9 +136,50 @@ impl Stage {
         within("a killed node that is back", caught_up).await?
     }
 
+    /// Lets a node join as a learner, and starts it.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub(super) async fn add(&mut self, id: u64) -> Result<(), Failure> {
+        let address = self.addresses.pop().ok_or_else(|| no_room(id))?;
+        let newcomer = Newcomer {
+            dir: self.dir.path(),
+            id,
+            address: &address,
+            storage: StorageKind::File,
+        };
+        let node = within("a node that joins", newcomer.join(&self.admin)).await??;
+        for command in node_commands(&[node])? {
+            self.supervisor.adopt(command);
+        }
+        Ok(())
+    }
+
+    /// Makes a learner a voter, as soon as it has caught up.
+    ///
+    /// # Errors
+    /// When it does not for a long time.
+    pub(super) async fn promote(&self, id: u64) -> Result<(), Failure> {
+        let promoted = promote_when_possible(&self.admin, id, |_| ());
+        within("a learner that catches up", promoted).await??;
+        Ok(())
+    }
+
+    /// Takes a member out, and stops it.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub(super) async fn remove(&self, id: u64) -> Result<(), Failure> {
+        let removed = self.admin.change_members(MemberChange::Remove { id });
+        within("a member that goes", removed).await??;
+        self.supervisor.retire(id);
+        Ok(())
+    }
+
     /// Stops everything. The directory is gone when what is returned is dropped.
     pub(super) async fn stop(self) -> TempDir {
         self.client.close().await;
+        self.admin.close().await;
         self.supervisor.stop().await;
         // The events have ended with the nodes.
         let _ = self.events.await;
@@ -143,6 +199,11 @@ pub(super) async fn within<T>(what: &str, awaited: impl Future<Output = T>) -> R
     })
 }
 
+/// What a demo says that adds more nodes than it has addresses for: a bug of the demo.
+fn no_room(id: u64) -> Failure {
+    Failure::stopped(format!("the demo has no address for node {id}"))
+}
+
 /// Ports that were free a moment ago. The system does not hand them out by itself, so that a
 /// client's socket cannot take the place of a node that was killed.
 fn free_ports() -> std::io::Result<Vec<u16>> {
@@ -152,8 +213,9 @@ fn free_ports() -> std::io::Result<Vec<u16>> {
     let in_turn = (0..count).filter_map(|step| u16::try_from((first + step) % count).ok());
     let is_free = |port: &u16| UdpSocket::bind(("127.0.0.1", *port)).is_ok();
     let found = in_turn.map(|offset| PORTS.start + offset).filter(is_free);
-    let found: Vec<u16> = found.take(NODES).collect();
-    if found.len() == NODES {
+    let wanted = NODES + NEWCOMERS;
+    let found: Vec<u16> = found.take(wanted).collect();
+    if found.len() == wanted {
         return Ok(found);
     }
     Err(std::io::Error::other("there are no free UDP ports"))

@@ -82,9 +82,7 @@ fn without_a_quorum_nothing_is_written_and_the_status_is_told() {
     cluster.run(["put", "k", "w"]).expect(0);
     cluster.signal_node(2, Signal::KILL);
     cluster.read_until("node 2 was ended by signal 9; it is not started again");
-    let config = cluster.dir.join("client.toml");
-    let text = std::fs::read_to_string(&config).expect("made");
-    std::fs::write(&config, format!("request_timeout_ms = 1500\n{text}")).expect("written");
+    cluster.shorten_patience(1500);
     cluster.run(["get", "k"]).expect_error(3);
     let code = cluster.run(["put", "k", "x"]).code;
     assert!(code == 3 || code == 4, "{code}");
@@ -158,4 +156,17 @@ fn storage_that_is_not_built_in_is_refused_before_anything_is_made() {
         .expect("the program starts");
     assert_eq!(output.status.code(), Some(2));
     assert!(!at.join("client.toml").exists());
+}
+
+#[test]
+fn a_directory_of_somebody_else_is_refused() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(dir.path().join("thesis.txt"), "").expect("written");
+    let run = run(["cluster".as_ref(), "--dir".as_ref(), dir.path().as_os_str()]);
+    let line = run.expect_error(2);
+    assert!(
+        line.contains("thesis.txt") && line.contains("not empty"),
+        "{line}"
+    );
+    assert_eq!(std::fs::read_dir(dir.path()).expect("listed").count(), 1);
 }

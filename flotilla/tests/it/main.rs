@@ -5,5 +5,8 @@ mod data;
 mod demo;
 mod disks;
 mod folders;
+mod growth;
+mod members;
 mod program;
+mod snapshots;
 mod usage;

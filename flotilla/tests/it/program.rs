@@ -63,6 +63,7 @@ pub(crate) fn command<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -
     let mut command = Command::new(env!("CARGO_BIN_EXE_flotilla"));
     command.args(arguments);
     command.env_remove("FLOTILLA_CONFIG");
+    command.env_remove("FLOTILLA_ADMIN_CONFIG");
     command.env_remove("FLOTILLA_LOG");
     command.stdin(Stdio::null());
     command
@@ -193,6 +194,7 @@ impl Cluster {
     ) -> Command {
         let mut command = command(arguments);
         command.env("FLOTILLA_CONFIG", self.dir.join("client.toml"));
+        command.env("FLOTILLA_ADMIN_CONFIG", self.dir.join("admin.toml"));
         command
     }
 
@@ -223,6 +225,41 @@ impl Cluster {
             code: output.status.code().unwrap_or(-1),
             stdout: output.stdout,
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Who belongs to the cluster: ids of voters and of learners.
+    #[track_caller]
+    pub(crate) fn members(&self) -> (Vec<u64>, Vec<u64>) {
+        let list = self.run(["member", "list", "--json"]).json();
+        let members = list["members"].as_array().expect("members").clone();
+        let ids = |role: &str| {
+            let with_role = members.iter().filter(|member| member["role"] == role);
+            with_role
+                .filter_map(|member| member["id"].as_u64())
+                .collect()
+        };
+        (ids("voter"), ids("learner"))
+    }
+
+    /// Who leads, as `status` tells it.
+    #[track_caller]
+    pub(crate) fn leader(&self) -> u64 {
+        let mut leader = None;
+        wait_until("a leader", || {
+            leader = self.run(["status", "--json"]).json()["leader"].as_u64();
+            leader.is_some()
+        });
+        leader.expect("waited for")
+    }
+
+    /// Has the client commands give up after a while, where a test waits for that.
+    pub(crate) fn shorten_patience(&self, millis: u32) {
+        for name in ["client.toml", "admin.toml"] {
+            let path = self.dir.join(name);
+            let text = std::fs::read_to_string(&path).expect("made");
+            let text = format!("request_timeout_ms = {millis}\n{text}");
+            std::fs::write(&path, text).expect("written");
         }
     }
 

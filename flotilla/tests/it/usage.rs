@@ -8,7 +8,11 @@ use crate::program::{base_port, command, run};
 
 #[test]
 fn a_wrong_command_line_is_one_line_and_exit_code_2() {
-    let cases: [&[&str]; 8] = [
+    let cases: [&[&str]; 12] = [
+        &["member"],
+        &["member", "add", "4"],
+        &["snapshot", "restore", "file"],
+        &["transfer-leader", "0"],
         &[],
         &["frobnicate"],
         &["put", "key"],
@@ -29,11 +33,41 @@ fn help_and_version_are_for_standard_output() {
     let help = run(["--help"]).expect(0);
     assert!(help.contains("cluster") && help.contains("Exit codes"));
     for command in [
-        "cluster", "serve", "init", "demo", "put", "append", "get", "delete", "cas", "scan",
-        "compact", "import", "export", "status", "bench", "version",
+        "cluster",
+        "serve",
+        "init",
+        "demo",
+        "put",
+        "append",
+        "get",
+        "delete",
+        "cas",
+        "scan",
+        "compact",
+        "import",
+        "export",
+        "status",
+        "bench",
+        "version",
+        "member",
+        "transfer-leader",
+        "snapshot",
     ] {
         let help = run([command, "--help"]).expect(0);
         assert!(help.contains("Example"), "{command}: {help}");
+    }
+    for words in [
+        "member list",
+        "member add",
+        "member promote",
+        "member remove",
+        "member replace",
+        "snapshot save",
+        "snapshot restore",
+        "snapshot verify",
+    ] {
+        let help = run(words.split(' ').chain(["--help"])).expect(0);
+        assert!(help.contains("Example"), "{words}: {help}");
     }
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(run(["version"]).expect(0), format!("flotilla {version}\n"));
@@ -67,6 +101,31 @@ fn a_client_without_a_usable_configuration_says_which_one_it_looked_for() {
     ]);
     let line = run.expect_error(2);
     assert!(line.contains("client.toml"), "{line}");
+}
+
+#[test]
+fn an_operator_without_a_configuration_is_told_which_one_was_looked_for() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("admin.toml");
+    for words in [
+        "member list",
+        "member remove 1",
+        "transfer-leader 1",
+        "snapshot save f",
+    ] {
+        let mut command = command(words.split(' '));
+        let output = command
+            .arg("-c")
+            .arg(&path)
+            .current_dir(dir.path())
+            .output();
+        let output = output.expect("the program starts");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{words}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        assert!(stderr.contains("admin.toml"), "{stderr}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).expect("listed").count(), 0);
 }
 
 #[test]

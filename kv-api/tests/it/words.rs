@@ -229,12 +229,13 @@ fn notice() -> impl Strategy<Value = Notice> {
 
 fn node_status() -> impl Strategy<Value = NodeStatus> {
     (
-        any::<[u64; 8]>(),
+        any::<[u64; 9]>(),
         vec(text(), 5),
         option::of(any::<u64>()),
         vec((any::<u64>(), text()), 0..5),
+        members_report(),
     )
-        .prop_map(|(numbers, texts, leader, members)| NodeStatus {
+        .prop_map(|(numbers, texts, leader, members, membership)| NodeStatus {
             cluster_id: texts[0].clone(),
             id: numbers[0],
             addr: texts[1].clone(),
@@ -250,6 +251,8 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
             storage: texts[3].clone(),
             version: texts[4].clone(),
             members,
+            log_start: numbers[8],
+            membership,
         })
 }
 

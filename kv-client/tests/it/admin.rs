@@ -284,3 +284,49 @@ async fn a_snapshot_that_is_not_whole_is_an_error() {
         assert_eq!(download.summary(), None);
     }
 }
+
+#[tokio::test]
+async fn a_snapshot_is_begun_as_soon_as_a_node_can() {
+    let cluster = FakeCluster::start(2).await;
+    let mut asked = 0;
+    cluster.node(1).play(move |body| match body {
+        RequestBody::SaveSnapshot => {
+            asked += 1;
+            match asked {
+                1 => Reaction::Answer(Outcome::Unavailable("busy".to_owned())),
+                2 => Reaction::Answer(Outcome::NotLeader(Notice::default())),
+                3 => Reaction::HangUp,
+                _ => Reaction::Answers(vec![
+                    Outcome::SnapshotBegin(head()),
+                    Outcome::SnapshotEnd { parts: 0, bytes: 0 },
+                ]),
+            }
+        }
+        _ => Reaction::Usual,
+    });
+    let client = cluster.client().await;
+    let mut download = client.save_snapshot().await.expect("begun");
+    assert_eq!(download.next_part().await.expect("the end"), None);
+    assert!(download.summary().is_some());
+}
+
+#[tokio::test]
+async fn a_snapshot_that_stands_still_is_given_up() {
+    let cluster = FakeCluster::start(1).await;
+    sends(&cluster, vec![Outcome::SnapshotBegin(head())]);
+    let client = cluster.impatient_client(Duration::from_millis(300)).await;
+    let mut download = client.save_snapshot().await.expect("begun");
+    let error = download.next_part().await.expect_err("nothing comes");
+    assert_eq!(error.exit_code(), 3, "{error}");
+    assert!(
+        error.to_string().contains("nothing came for 300 ms"),
+        "{error}"
+    );
+    sends(
+        &cluster,
+        vec![Outcome::Unavailable("too many images".to_owned())],
+    );
+    let error = client.save_snapshot().await.expect_err("never begun");
+    assert_eq!(error.exit_code(), 3, "{error}");
+    assert!(error.to_string().contains("too many images"), "{error}");
+}

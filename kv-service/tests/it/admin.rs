@@ -183,6 +183,33 @@ async fn a_member_that_lost_its_disk_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_leader_may_be_removed() {
+    let cluster = Cluster::started(3).await;
+    let admin = cluster.administrator().await;
+    admin.put("before", "yes").await.unwrap();
+    let id = cluster.leader().await;
+    let removed = soon(
+        "removing",
+        admin.change_members(MemberChange::Remove { id }),
+    )
+    .await;
+    let report = removed.unwrap();
+    assert_eq!((report.members.len(), report.is_changing), (2, false));
+    // Others go on, and it does not disturb them.
+    admin.put("after", "yes").await.unwrap();
+    let members = admin.members().await.unwrap();
+    assert!(members.member(id).is_none());
+    let report = soon(
+        "once more",
+        admin.change_members(MemberChange::Remove { id }),
+    )
+    .await;
+    let error = report.unwrap_err();
+    assert_eq!(error.exit_code(), 5, "{error}");
+    assert!(error.to_string().contains("is not a member"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn leadership_goes_to_voters_only() {
     let cluster = Cluster::started(3).await;
     let admin = cluster.administrator().await;

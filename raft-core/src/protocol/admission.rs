@@ -16,6 +16,9 @@ const REFUSALS_MAX: usize = 16;
 /// would leave no term to elect anybody in.
 const TERM_MAX: Term = Term(u64::MAX >> 1);
 
+/// Nor will any log. Behind the end of all indexes there would be no room for another entry.
+const INDEX_MAX: Index = Index(u64::MAX >> 1);
+
 impl Raft {
     /// Whether a message is for us, from whom it says, and not contradictory in itself.
     pub(crate) fn check(&self, envelope: &Envelope) -> Result<(), Refusal> {
@@ -49,6 +52,7 @@ impl Raft {
             Message::Snapshot(snapshot) => {
                 let SnapshotMeta { last, membership } = &snapshot.meta;
                 let is_real = last.index > Index(0) && last.term > Term(0);
+                let is_real = is_real && last.index <= INDEX_MAX;
                 is_real && last.term <= envelope.term && !membership.is_empty()
             }
             Message::PreVote(pre_vote) => pre_vote.next_term > envelope.term,
@@ -94,7 +98,11 @@ fn is_sound(append: &Append, term: Term) -> bool {
         before = entry.id();
     }
     let base_is_real = append.base.index > Index(0) && append.base.term > Term(0);
-    term > Term(0) && before.term <= term && (base_is_real || append.base == LogId::ZERO)
+    let has_room = before.index <= INDEX_MAX;
+    term > Term(0)
+        && has_room
+        && before.term <= term
+        && (base_is_real || append.base == LogId::ZERO)
 }
 
 fn is_membership_sound(entry: &Entry) -> bool {

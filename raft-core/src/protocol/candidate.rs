@@ -30,7 +30,8 @@ pub(crate) struct Candidate {
 impl Raft {
     pub(crate) fn become_pre_candidate(&mut self) {
         let deadline = self.draw_deadline();
-        let answers = BTreeMap::from([(self.config.id, true)]);
+        let own = self.own_voice();
+        let answers = own.into_iter().map(|id| (id, true)).collect();
         self.refuse_reads(None);
         self.role = RoleState::PreCandidate(PreCandidate {
             answers,
@@ -124,11 +125,12 @@ impl Raft {
 
     /// A write is durable: perhaps the one with our own vote.
     pub(crate) fn candidate_persisted(&mut self, number: u64) {
+        let own = self.own_voice();
         let RoleState::Candidate(role) = &mut self.role else {
             return;
         };
         if number >= role.own_vote {
-            role.answers.insert(self.config.id, true);
+            role.answers.extend(own.map(|id| (id, true)));
             self.count_votes();
         }
     }

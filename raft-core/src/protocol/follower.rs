@@ -48,9 +48,10 @@ impl Follower {
         }
     }
 
-    /// A leader was heard less than the shortest election deadline ago (thesis 4.2.3).
+    /// A leader was heard less than the shortest election deadline ago (thesis 4.2.3), of whatever
+    /// term: an answer that raised our term meanwhile does not take back what a lease relies on.
     pub(crate) fn hears_leader(&self, election_ticks_min: u32) -> bool {
-        self.leader.is_some() && self.silence < election_ticks_min
+        self.silence < election_ticks_min
     }
 }
 
@@ -64,9 +65,15 @@ impl Raft {
         }
         follower.elapsed = follower.elapsed.saturating_add(1);
         follower.silence = follower.silence.saturating_add(1);
-        let is_due = follower.elapsed >= follower.deadline;
-        if is_due && self.may_campaign() {
+        if follower.elapsed < follower.deadline {
+            return;
+        }
+        if self.may_campaign() {
             self.become_pre_candidate();
+        } else {
+            // All that it can do is to say that nobody leads, so that reads go elsewhere; and to
+            // draw anew, else all that start together would ask together when they may.
+            self.become_follower(None);
         }
     }
 
@@ -224,14 +231,16 @@ impl Raft {
     }
 
     /// One vote per term, never taken back, to a log that is at least as new as ours (paper 5.2 and
-    /// 5.4.1). The term was adopted before, whatever the answer.
+    /// 5.4.1), and none while a leader is heard that did not ask for it (thesis 4.2.3). The term was
+    /// adopted before, whatever the answer.
     pub(crate) fn handle_vote(&mut self, from: NodeId, vote: Vote) {
         let free = match self.hard_state.vote {
             None => self.leader().is_none(),
             Some(candidate) => candidate == from,
         };
         let last = self.log.last();
-        let granted = free && self.vote_embargo == 0 && vote.last >= last;
+        let is_held_back = self.vote_embargo > 0 || (self.is_led() && !vote.is_transfer);
+        let granted = free && !is_held_back && vote.last >= last;
         if granted {
             if self.hard_state.vote.is_none() {
                 self.set_vote(from);

@@ -27,7 +27,7 @@ pub(crate) struct Leader {
     /// count as caught up, although commits go on.
     commit_at_beat: Index,
     pub(crate) commit_before: Index,
-    /// Ticks since this leadership began.
+    /// Ticks since this leadership began, without those that it slept.
     pub(crate) now: u64,
     /// When something was committed last, or there was nothing to commit.
     pub(crate) committed_at: u64,
@@ -41,6 +41,17 @@ pub(crate) struct Leader {
 }
 
 impl Leader {
+    /// There is something to do. A leader that slept starts to measure time anew, and is heard of at
+    /// its next tick.
+    pub(crate) fn wake(&mut self) {
+        self.idle_ticks = 0;
+        if self.is_asleep {
+            self.is_asleep = false;
+            self.quorum_elapsed = 0;
+            self.heartbeat_elapsed = u32::MAX;
+        }
+    }
+
     pub(crate) fn progress_of(&mut self, id: NodeId) -> Option<&mut Progress> {
         self.progress.iter_mut().find(|progress| progress.id == id)
     }
@@ -80,8 +91,9 @@ impl Raft {
             reads: Reads::default(),
             lease: Lease::default(),
             change: None,
-            commit_at_beat: self.commit,
-            commit_before: self.commit,
+            // Nothing is known to be caught up before it has the first entry of this term.
+            commit_at_beat: next,
+            commit_before: next,
             now: 0,
             committed_at: 0,
             idle_ticks: 0,
@@ -90,6 +102,7 @@ impl Raft {
             quorum_elapsed: 0,
             uncommitted_bytes: self.log.bytes_in_memory(first_open, self.last().index),
         }));
+        self.forget_transfer();
         self.append_as_leader(EntryKind::Noop, Bytes::new());
         self.broadcast_heartbeat();
     }
@@ -101,20 +114,21 @@ impl Raft {
     }
 
     pub(crate) fn leader_tick(&mut self) {
-        let (timing, own) = (self.config.timing, self.config.id);
+        let (timing, own) = (self.config.timing, self.own_voice());
         let RoleState::Leader(role) = &mut self.role else {
             return;
         };
-        role.now += 1;
         if role.is_asleep {
             return;
         }
-        role.heartbeat_elapsed += 1;
+        role.now += 1;
+        role.heartbeat_elapsed = role.heartbeat_elapsed.saturating_add(1);
         role.quorum_elapsed += 1;
         if role.quorum_elapsed >= timing.election_ticks_min {
             role.quorum_elapsed = 0;
-            let is_active =
-                |id: NodeId| id == own || role.progress.iter().any(|p| p.id == id && p.active);
+            let is_active = |id: NodeId| {
+                Some(id) == own || role.progress.iter().any(|p| p.id == id && p.active)
+            };
             let is_followed = self.electorate.is_quorum(is_active);
             role.progress.iter_mut().for_each(|p| p.active = false);
             if !is_followed {
@@ -126,7 +140,7 @@ impl Raft {
         let is_due = role.heartbeat_elapsed >= timing.heartbeat_ticks;
         if is_due {
             role.commit_before = role.commit_at_beat;
-            role.commit_at_beat = self.commit;
+            role.commit_at_beat = role.commit_at_beat.max(self.commit);
         }
         if self.gives_up_stalled() || self.falls_asleep() {
             return;
@@ -368,12 +382,12 @@ impl Raft {
         let RoleState::Leader(role) = &self.role else {
             return;
         };
-        let (own, durable) = (self.config.id, self.log.durable());
+        let (own, durable) = (self.own_voice(), self.log.durable());
         let index = self.electorate.held(|id| {
             let progress = role.progress.iter().find(|p| p.id == id);
             match progress {
                 Some(progress) => progress.matched(),
-                None if id == own => durable,
+                None if Some(id) == own => durable,
                 None => Index(0),
             }
         });

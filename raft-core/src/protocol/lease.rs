@@ -10,7 +10,6 @@ use std::collections::VecDeque;
 
 use crate::config::{Config, ReadPolicy};
 use crate::protocol::{Raft, RoleState};
-use crate::types::Term;
 
 /// Rounds whose beginning is remembered; older ones are confirmed too late to be of use.
 const ROUNDS_MAX: usize = 64;
@@ -31,7 +30,16 @@ impl Lease {
         self.is_forfeited = true;
     }
 
+    /// A heartbeat of this round is about to be sent. Only the first one of a round counts: an
+    /// answer does not tell which it answers. Round 0 needs no answer, so it proves nothing.
     pub(crate) fn begun(&mut self, round: u64, clock: u64) {
+        let is_known = self
+            .begun
+            .back()
+            .is_some_and(|(newest, _)| *newest >= round);
+        if round == 0 || is_known {
+            return;
+        }
         if self.begun.len() == ROUNDS_MAX {
             self.begun.pop_front();
         }
@@ -58,17 +66,20 @@ pub(crate) fn length(config: &Config) -> u64 {
     else {
         return 0;
     };
-    // A follower may hear us at the end of its tick, so that a part of the first one is missing.
-    let ticks = u64::from(config.timing.election_ticks_min).saturating_sub(1);
+    // A follower may hear us at the end of its tick, so that a part of the first one is missing; and
+    // its ticks may be handled late by up to one, so that the first one was over already.
+    let ticks = u64::from(config.timing.election_ticks_min).saturating_sub(2);
     let promised = ticks.saturating_mul(config.timing.tick_ms) * 1_000_000;
     promised / (100 + u64::from(clock_drift_percent)) * 100
 }
 
 /// Ticks for which a node that starts votes for nobody: it may have renewed a lease just before.
-pub(crate) fn embargo(config: &Config, term: Term) -> u32 {
+/// That holds for one that knows no term too, because a heartbeat is answered before its term is on
+/// the disk.
+pub(crate) fn embargo(config: &Config) -> u32 {
     match config.reads {
-        ReadPolicy::Lease { .. } if term > Term(0) => config.timing.election_ticks_max,
-        _ => 0,
+        ReadPolicy::Lease { .. } => config.timing.election_ticks_max,
+        ReadPolicy::Round => 0,
     }
 }
 
@@ -92,11 +103,11 @@ impl Raft {
     pub(crate) fn handle_clock(&mut self, nanoseconds: u64) {
         self.clock = self.clock.max(nanoseconds);
         let is_ready = self.uses_leases() && self.has_committed_in_term();
-        let commit = self.commit;
+        let (commit, clock) = (self.commit, self.clock);
         let RoleState::Leader(role) = &mut self.role else {
             return;
         };
-        if !is_ready || !role.lease.holds(nanoseconds) {
+        if !is_ready || !role.lease.holds(clock) {
             return;
         }
         let waiting = role.reads.take_waiting();

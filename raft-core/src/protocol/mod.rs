@@ -198,7 +198,7 @@ impl Raft {
             stall: Stall::default(),
             now: 0,
             clock: 0,
-            vote_embargo: lease::embargo(&config, term),
+            vote_embargo: lease::embargo(&config),
             asking: None,
             index_asked: reads::first_number(&config),
             role: RoleState::Follower(Follower::new(None, deadline, u32::MAX)),
@@ -402,7 +402,7 @@ impl Raft {
             Message::Snapshot(descriptor) => self.handle_snapshot(from, descriptor),
             Message::TimeoutNow => self.handle_timeout_now(from),
             Message::ReadIndex(question) => self.handle_read_index(from, question),
-            Message::ReadIndexReply(reply) => self.handle_read_index_reply(reply),
+            Message::ReadIndexReply(reply) => self.handle_read_index_reply(from, reply),
         }
     }
 

@@ -107,6 +107,11 @@ impl Progress {
         self.heard_at = now;
     }
 
+    /// Whether it said something within so many ticks.
+    pub(crate) fn is_alive(&self, now: u64, patience: u64) -> bool {
+        now <= self.heard_at.saturating_add(patience)
+    }
+
     /// Whether what it needs next was compacted, so that only a snapshot helps.
     pub(crate) fn wants_snapshot(&self, log: &Log) -> bool {
         let is_waiting = matches!(self.state, State::Probe { sent_at: Some(_) });

@@ -58,8 +58,7 @@ impl Raft {
         let is_first = self.commit == self.last().index;
         if let RoleState::Leader(role) = &mut self.role {
             role.uncommitted_bytes += entry.encoded_len();
-            role.idle_ticks = 0;
-            role.is_asleep = false;
+            role.wake();
             if is_first {
                 role.committed_at = role.now;
             }

@@ -4,6 +4,7 @@
 //! the others.
 
 use crate::message::{Heartbeat, Message};
+use crate::protocol::progress::Progress;
 use crate::protocol::{Raft, RoleState};
 use crate::types::NodeId;
 
@@ -21,10 +22,7 @@ impl Raft {
     pub(crate) fn wake(&mut self) {
         match &mut self.role {
             RoleState::Follower(role) => role.wake(),
-            RoleState::Leader(role) => {
-                role.idle_ticks = 0;
-                role.is_asleep = false;
-            }
+            RoleState::Leader(role) => role.wake(),
             RoleState::PreCandidate(_) | RoleState::Candidate(_) => {}
         }
     }
@@ -59,15 +57,13 @@ impl Raft {
             && self.log.durable() == last
             && !self.membership().is_joint()
             && self.transfer.is_none();
+        let patience = u64::from(self.config.timing.election_ticks_min);
         let RoleState::Leader(role) = &mut self.role else {
             return false;
         };
-        let is_idle = is_settled
-            && role.reads.is_idle()
-            && role
-                .progress
-                .iter()
-                .all(|p| p.matched() == last && p.active);
+        let now = role.now;
+        let is_done = |p: &Progress| p.matched() == last && p.is_alive(now, patience);
+        let is_idle = is_settled && role.reads.is_idle() && role.progress.iter().all(is_done);
         role.idle_ticks = if is_idle { role.idle_ticks + 1 } else { 0 };
         if role.idle_ticks < limit {
             return false;

@@ -169,14 +169,14 @@ impl Raft {
 
     /// Answers the reads of the round that a majority has confirmed, and begins the next.
     pub(crate) fn confirm_reads(&mut self) {
-        let own = self.config.id;
+        let own = self.own_voice();
         let length = super::lease::length(&self.config);
         let RoleState::Leader(role) = &mut self.role else {
             return;
         };
         let own_round = role.reads.round;
         let confirmed = self.electorate.confirmed(|id| {
-            if id == own {
+            if Some(id) == own {
                 own_round
             } else {
                 role.round_of(id)
@@ -256,11 +256,15 @@ impl Raft {
         self.send_to_leader(leader, question);
     }
 
-    pub(crate) fn handle_read_index_reply(&mut self, reply: ReadIndexReply) {
+    /// Only the leader knows.
+    pub(crate) fn handle_read_index_reply(&mut self, from: NodeId, reply: ReadIndexReply) {
         let leader = self.leader();
         let RoleState::Follower(role) = &mut self.role else {
             return;
         };
+        if leader != Some(from) {
+            return;
+        }
         let is_answer = |question: &mut Question| question.number == reply.number;
         let Some(question) = role.reads.asked.take_if(is_answer) else {
             return;

@@ -66,6 +66,12 @@ impl Raft {
         self.is_voter_in(self.membership())
     }
 
+    /// Under which id this node counts itself: none where it does not vote. A list that names another
+    /// incarnation under our id does not mean us.
+    pub(crate) fn own_voice(&self) -> Option<NodeId> {
+        self.is_voter().then_some(self.config.id)
+    }
+
     fn is_voter_in(&self, membership: &Membership) -> bool {
         let id = self.config.id;
         let member = membership.get(id);
@@ -108,6 +114,7 @@ impl Raft {
     }
 
     pub(crate) fn handle_change(&mut self, ticket: ChangeTicket, change: &MembershipChange) {
+        self.wake();
         match self.begin_change(change) {
             Ok(()) => {
                 if let RoleState::Leader(role) = &mut self.role {
@@ -148,14 +155,15 @@ impl Raft {
         let RoleState::Leader(role) = &self.role else {
             return Ok(());
         };
-        let own = self.config.id;
+        let own = (self.config.id, self.config.incarnation);
+        let is_own = |id: NodeId| target.get(id).is_some_and(|m| (id, m.incarnation) == own);
         let progress_of = |id: NodeId| {
             let incarnation = target.get(id).map(|member| member.incarnation);
             let progress = role.progress.iter().find(|p| p.id == id)?;
             (Some(progress.incarnation) == incarnation).then_some(progress)
         };
         let needed = role.commit_before;
-        for id in target.voters().filter(|id| *id != own) {
+        for id in target.voters().filter(|id| !is_own(*id)) {
             let is_new = self.membership().members().get(&id).is_none_or(|member| {
                 member.role != MemberRole::Voter
                     || Some(member.incarnation) != target.get(id).map(|m| m.incarnation)
@@ -171,7 +179,7 @@ impl Raft {
         }
         let patience = u64::from(self.config.timing.election_ticks_max);
         let answers = |id: NodeId| {
-            id == own || progress_of(id).is_some_and(|p| role.now <= p.heard_at + patience)
+            is_own(id) || progress_of(id).is_some_and(|p| p.is_alive(role.now, patience))
         };
         if Electorate::of(target).is_quorum(answers) {
             return Ok(());
@@ -208,12 +216,16 @@ impl Raft {
     /// This leader was removed, and all that matter know. The best of them leads at once.
     fn hand_over_and_leave(&mut self) {
         self.broadcast_heartbeat();
+        let patience = u64::from(self.config.timing.election_ticks_min);
         let RoleState::Leader(role) = &self.role else {
             return;
         };
         let voters: Vec<_> = self.membership().voters().collect();
         let candidates = role.progress.iter().filter(|p| voters.contains(&p.id));
-        let best = candidates.max_by_key(|p| (p.active, p.matched(), p.heard_at));
+        let best = candidates.max_by_key(|p| {
+            let lives = p.is_alive(role.now, patience);
+            (lives, p.matched(), p.heard_at)
+        });
         if let Some(successor) = best.map(|p| p.id) {
             self.send(successor, Message::TimeoutNow);
         }

@@ -105,12 +105,17 @@ impl Raft {
         if !is_due {
             return;
         }
-        self.snapshots.is_taking = true;
-        self.snapshots.began_at = self.now;
+        let membership = self.configurations.at(handed);
+        if membership.is_empty() {
+            // A node that joins has not come to the entry that says who its group is.
+            return;
+        }
         self.outbox.effects().take_snapshot = Some(SnapshotMeta {
             last: self.log.id_at(handed),
-            membership: self.configurations.at(handed).clone(),
+            membership: membership.clone(),
         });
+        self.snapshots.is_taking = true;
+        self.snapshots.began_at = self.now;
     }
 
     pub(crate) fn handle_snapshot_taken(&mut self, taken: Option<SnapshotDescriptor>) {
@@ -162,8 +167,8 @@ impl Raft {
             return Some(Index(0));
         };
         let patience = LIVING_DEADLINES * u64::from(self.config.timing.election_ticks_max);
-        let lives = |heard_at: u64| role.now <= heard_at + patience;
-        let living = role.progress.iter().filter(|p| lives(p.heard_at));
+        let living = role.progress.iter();
+        let living = living.filter(|p| p.is_alive(role.now, patience));
         living.map(Progress::needs_behind).min()
     }
 

@@ -26,6 +26,7 @@ impl Raft {
     }
 
     pub(crate) fn handle_transfer(&mut self, ticket: TransferTicket, target: NodeId) {
+        self.wake();
         let outcome = self.begin_transfer(ticket, target);
         if let Some(outcome) =
             outcome.map_or_else(|error| Some(Err(error)), |done| done.then_some(Ok(())))
@@ -64,7 +65,7 @@ impl Raft {
         let now = role.now;
         let lives = role
             .progress_of(target)
-            .is_some_and(|p| now <= p.heard_at + patience);
+            .is_some_and(|p| p.is_alive(now, patience));
         if !lives {
             return Err(TransferError::Unreachable(target));
         }
@@ -77,6 +78,20 @@ impl Raft {
             is_sent: false,
         });
         Ok(false)
+    }
+
+    /// A new leadership begins: whoever was to have it in an earlier term did not get it. Nobody is
+    /// told to campaign in a term whose lease was not forfeited.
+    pub(crate) fn forget_transfer(&mut self) {
+        if let Some(Transfer { ticket, target, .. }) = self.transfer.take() {
+            let (leader, ticks) = (self.config.id, self.config.timing.election_ticks_max);
+            let error = TransferError::TimedOut {
+                target,
+                ticks,
+                leader,
+            };
+            self.outbox.effects().transferred.push((ticket, Err(error)));
+        }
     }
 
     /// Tells the target to campaign as soon as it has everything.

@@ -456,6 +456,67 @@ async fn an_own_image_that_was_overtaken_by_a_received_snapshot_is_given_up() {
     cluster.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_cuts_restarts_and_snapshots_at_the_same_time_lose_nothing() {
+    let mut cluster = cluster_with(3, 40).await;
+    cluster.leader().await;
+    let handles: Vec<_> = (1..=3).map(|id| cluster.handle(id).clone()).collect();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..6 {
+        let (handles, stopped) = (handles.clone(), stopped.clone());
+        clients.spawn(async move {
+            let mut done = Vec::new();
+            for number in 0.. {
+                let command = Bytes::from(format!("{client} {number}"));
+                for handle in &handles {
+                    if handle.propose(command.clone()).await.is_ok() {
+                        done.push(command.clone());
+                        break;
+                    }
+                }
+                if *stopped.borrow() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            done
+        });
+    }
+    for round in 0..6 {
+        // The first one is never started anew: its handle is the clients'.
+        let id = 2 + round % 2;
+        if round < 3 {
+            cluster.network.isolate(id);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            cluster.network.heal();
+        } else {
+            let disk = cluster.stop_node(id).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            cluster.start_node(id, disk).await;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    stop.send_replace(true);
+    let mut done = Vec::new();
+    while let Some(client) = soon("the clients end", clients.join_next()).await {
+        done.extend(client.unwrap());
+    }
+    let leader = cluster.leader().await;
+    cluster.propose(leader, 0..1).await;
+    let commands = cluster.nodes[&leader].commands();
+    cluster.converges_to(commands.len()).await;
+    let held: std::collections::BTreeSet<_> = commands.into_iter().collect();
+    assert!(done.len() > 100 && done.iter().all(|command| held.contains(command)));
+    let metrics = cluster.nodes.values().map(|n| n.handle.status().metrics);
+    let metrics: Vec<_> = metrics.collect();
+    let sum =
+        |count: fn(&raft_core::MetricsSnapshot) -> u64| metrics.iter().map(count).sum::<u64>();
+    assert!(sum(|m| m.snapshots_taken) > 3 && sum(|m| m.snapshots_installed) > 0);
+    drop(handles);
+    cluster.stop().await;
+}
+
 /// What a leader of term 9 offers to node 1, in so many parts of one byte.
 fn offer_of(from: u64, term: u64, last: u64, parts: u64) -> Envelope {
     let member = |id: u64| Member {

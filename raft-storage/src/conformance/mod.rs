@@ -67,4 +67,7 @@ async fn run_snapshots(new_place: &mut impl FnMut() -> Place) {
     snapshots::one_transfer_at_a_time(new_place()).await;
     snapshots::parts_have_a_largest_size(new_place()).await;
     snapshots::the_log_and_they_do_not_touch_each_other(new_place()).await;
+    for seed in 0..4 {
+        snapshots::random_steps(new_place(), seed).await;
+    }
 }

@@ -78,7 +78,7 @@ fn random_batch(random: &mut Random, log: &Checked, term: u64) -> AppendBatch {
 }
 
 /// SplitMix64: small, seeded, and good enough to choose test data.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -89,7 +89,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
@@ -97,8 +97,13 @@ impl Random {
         self.below(times) == 0
     }
 
+    /// Some position in a list, or its end.
+    pub(super) fn position(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64 + 1)).expect("not above a length")
+    }
+
     /// Mostly short, sometimes longer than a page, rarely longer than a small segment.
-    fn length(&mut self) -> usize {
+    pub(super) fn length(&mut self) -> usize {
         let bound = match self.below(20) {
             0 => 100_000,
             1..=4 => 6_000,

@@ -12,6 +12,7 @@ use raft_core::{
 
 use super::model::Checked;
 use super::place::Place;
+use super::random::Random;
 use crate::snapshot_file::SnapshotHasher;
 
 /// A snapshot as it should be.
@@ -388,4 +389,66 @@ pub(super) async fn the_log_and_they_do_not_touch_each_other(place: Place) {
     snapshots.log.reset(two.descriptor.meta.last).await;
     snapshots.log.reopen().await;
     snapshots.holds(&two).await;
+}
+
+/// Random steps against a model: the newest snapshot, and a transfer that can be resumed.
+pub(super) async fn random_steps(place: Place, seed: u64) {
+    let case = "random snapshots";
+    let mut snapshots = Snapshots::open(case, place).await;
+    let mut random = Random(seed);
+    let mut latest: Option<Sample> = None;
+    let mut partial: Option<(Sample, usize)> = None;
+    for _ in 0..40 {
+        let index = latest
+            .as_ref()
+            .map_or(2, |s| s.descriptor.meta.last.index.0);
+        let next = random_sample(&mut random, index + 1);
+        match random.below(5) {
+            0 => {
+                snapshots.take(&next).await;
+                partial = partial.filter(|(begun, _)| is_behind(begun, &next));
+                latest = Some(next);
+            }
+            1 => {
+                let mut writer = snapshots.create(&next).await;
+                let some = random.position(next.parts.len());
+                snapshots.write(&mut *writer, &next.parts[..some]).await;
+            }
+            kind => {
+                let resumed = partial.take().filter(|_| random.below(4) > 0);
+                let (sample, there) = resumed.unwrap_or((next, 0));
+                let mut writer = snapshots.receive(&sample).await;
+                assert_eq!(writer.parts(), there as u64, "{case}: parts that are there");
+                let left = &sample.parts[there..];
+                let some = if kind == 2 {
+                    left.len()
+                } else {
+                    random.position(left.len())
+                };
+                snapshots.write(&mut *writer, &left[..some]).await;
+                if kind == 2 {
+                    snapshots.finish(writer, &sample).await;
+                    latest = Some(sample);
+                } else {
+                    partial = Some((sample, there + some));
+                }
+            }
+        }
+        if random.below(3) == 0 {
+            snapshots.log.reopen().await;
+        }
+        match &latest {
+            Some(latest) => snapshots.holds(latest).await,
+            None => snapshots.holds_none().await,
+        }
+    }
+}
+
+fn random_sample(random: &mut Random, index: u64) -> Sample {
+    let lengths: Vec<usize> = (0..random.below(6)).map(|_| random.length()).collect();
+    sample(index + random.below(3), &lengths)
+}
+
+fn is_behind(one: &Sample, other: &Sample) -> bool {
+    one.descriptor.meta.last.index > other.descriptor.meta.last.index
 }

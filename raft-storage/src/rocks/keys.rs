@@ -3,9 +3,11 @@
 //!
 //! ```text
 //! key                          value
+//! 'b' group u64                where the log begins: index and term of the entry before, u64 each
 //! 'e' group u64 index u64      the encoded entry
 //! 'h' group u64                hard state (24 bytes)
 //! 'l' group u64                last index, last term, encoded bytes of all entries: u64 each
+//! 'm' group u64 index u64      nothing: the entry at this index is a membership
 //! 'o'                          format version u32, cluster (16 bytes), node u64, incarnation u64
 //! 't' group u64 index u64      the term that begins at this index, u64
 //! ```
@@ -14,8 +16,9 @@ use raft_core::{ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Term};
 
 use crate::owner::WalOwner;
 
-/// The version of keys and values. Another one is refused.
-pub(super) const FORMAT_VERSION: u32 = 1;
+/// The version of keys and values. In version 1, which is read as well, no log had lost its
+/// beginning and no entry was a membership. Another one is refused.
+pub(super) const FORMAT_VERSION: u32 = 2;
 
 /// The group that all keys are of: a store serves one group so far.
 const GROUP: GroupId = GroupId(0);
@@ -35,11 +38,19 @@ pub(super) fn run_key(first: Index) -> IndexKey {
     index_key(b't', first)
 }
 
+pub(super) fn membership_key(index: Index) -> IndexKey {
+    index_key(b'm', index)
+}
+
 fn index_key(kind: u8, index: Index) -> IndexKey {
     let mut key = [0; INDEX_KEY_BYTES];
     key[..9].copy_from_slice(&group_key(kind));
     key[9..].copy_from_slice(&index.0.to_be_bytes());
     key
+}
+
+pub(super) fn start_key() -> [u8; 9] {
+    group_key(b'b')
 }
 
 pub(super) fn hard_state_key() -> [u8; 9] {
@@ -61,6 +72,19 @@ pub(super) fn index_of(key: &[u8]) -> Option<Index> {
     let key: &IndexKey = key.try_into().ok()?;
     let (_, index) = key.split_last_chunk::<8>()?;
     Some(Index(u64::from_be_bytes(*index)))
+}
+
+pub(super) fn encode_start(start: LogId) -> [u8; 16] {
+    let mut value = [0; 16];
+    value[..8].copy_from_slice(&start.index.0.to_le_bytes());
+    value[8..].copy_from_slice(&start.term.0.to_le_bytes());
+    value
+}
+
+pub(super) fn decode_start(value: &[u8]) -> Option<LogId> {
+    let (index, term) = value.split_first_chunk::<8>()?;
+    let term = Term(u64::from_le_bytes(term.try_into().ok()?));
+    Some(LogId::new(term, Index(u64::from_le_bytes(*index))))
 }
 
 /// Where the log ends, and how large it is.
@@ -113,7 +137,7 @@ pub(super) fn encode_owner(owner: &WalOwner) -> [u8; 36] {
 pub(super) fn decode_owner(value: &[u8]) -> Option<(u32, Option<WalOwner>)> {
     let (version, rest) = value.split_first_chunk::<4>()?;
     let version = u32::from_le_bytes(*version);
-    if version != FORMAT_VERSION {
+    if !(1..=FORMAT_VERSION).contains(&version) {
         return Some((version, None));
     }
     let (cluster, rest) = rest.split_first_chunk::<16>()?;
@@ -137,6 +161,9 @@ mod tests {
         assert!(indexes.map(entry_key).is_sorted());
         assert_eq!(indexes.map(|i| index_of(&run_key(i))), indexes.map(Some));
         assert!(entry_key(Index(u64::MAX)).as_slice() < hard_state_key().as_slice());
+        // Nothing that looks like an entry's key stands before the first one.
+        assert!(start_key().as_slice() < entry_key(Index(0)).as_slice());
+        assert_eq!(index_of(&start_key()), None);
     }
 
     #[test]
@@ -147,14 +174,21 @@ mod tests {
         };
         assert_eq!(LogEnd::decode(&end.encode()), Some(end));
         assert_eq!(LogEnd::decode(&[0; 23]), None);
+        let start = LogId::new(Term(3), Index(9));
+        assert_eq!(decode_start(&encode_start(start)), Some(start));
+        assert_eq!(decode_start(&[0; 15]), None);
         let owner = WalOwner {
             cluster: ClusterId([3; 16]),
             node: NodeId(4),
             incarnation: Incarnation(5),
         };
         let mut value = encode_owner(&owner);
+        assert_eq!(decode_owner(&value), Some((2, Some(owner))));
+        value[0] = 1;
         assert_eq!(decode_owner(&value), Some((1, Some(owner))));
-        value[0] = 2;
-        assert_eq!(decode_owner(&value), Some((2, None)));
+        for version in [0, 3] {
+            value[0] = version;
+            assert_eq!(decode_owner(&value), Some((u32::from(version), None)));
+        }
     }
 }

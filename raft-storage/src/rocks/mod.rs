@@ -1,4 +1,4 @@
-//! The log store over RocksDB: one synced write batch per append. Readers look at a snapshot of the
+//! The log store over RocksDB: one synced write batch per change. Readers look at a snapshot of the
 //! database, so they never see half of a batch and never wait for a sync.
 
 mod database;
@@ -9,21 +9,25 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use raft_core::{AppendBatch, LoadedLog, LogReader, LogStore, StorageError};
+use raft_core::{AppendBatch, LoadedLog, LogId, LogReader, LogStore, SnapshotStore, StorageError};
 
-use crate::batch_thread::{BatchThread, BatchWriter, Outcome};
+use crate::batch_thread::{BatchThread, BatchWriter, Change, Outcome};
 use crate::errors::{foreign, io_error};
-use crate::files::create_dir_synced;
+use crate::files::{Disk, create_dir_synced};
+use crate::memberships::read_memberships;
 use crate::owner::WalOwner;
+use crate::snapshots::{self, FileSnapshots};
 use database::Shared;
 use reader::RocksReader;
 
-/// A log in a RocksDB database of its own. Dropping it waits for the batch that is being written;
-/// the database is closed with the last reader.
+/// A log in a RocksDB database of its own; its snapshots are files in `snapshots` beside the
+/// database's directory, which each log needs for itself. Dropping it waits for the change that is
+/// being written; the database is closed with the last reader.
 #[derive(Debug)]
 pub struct RocksLogStore {
     shared: Arc<Shared>,
     thread: BatchThread,
+    snapshots: Arc<FileSnapshots>,
 }
 
 impl RocksLogStore {
@@ -53,10 +57,16 @@ impl RocksLogStore {
 
     fn open_with(dir: &Path, owner: WalOwner, create: bool) -> Result<Self, StorageError> {
         let shared = Arc::new(Shared::open(dir, &owner, create)?);
+        let beside = snapshots::beside(dir);
+        let snapshots = FileSnapshots::open(Disk::default(), &beside, &owner)?;
         let writer = RocksWriter(Arc::clone(&shared));
         let thread = BatchThread::start("rocks-writer", Arc::clone(&shared.poison), writer)
             .map_err(|error| io_error("start the writer of", dir, &error))?;
-        Ok(Self { shared, thread })
+        Ok(Self {
+            shared,
+            thread,
+            snapshots: Arc::new(snapshots),
+        })
     }
 }
 
@@ -66,28 +76,52 @@ const NO_LOG: &str = "holds no log, but must: its disk was lost, or it was never
 struct RocksWriter(Arc<Shared>);
 
 impl BatchWriter for RocksWriter {
-    fn append(&mut self, batch: &AppendBatch) -> Outcome {
-        self.0.append(batch)
+    fn write(&mut self, change: &Change) -> Outcome {
+        match change {
+            Change::Append(batch) => self.0.append(batch),
+            Change::Compact(to) => self.0.compact(*to),
+            Change::Reset(to) => self.0.reset(*to),
+        }
     }
 }
 
 #[async_trait]
 impl LogStore for RocksLogStore {
     async fn load(&mut self) -> Result<LoadedLog, StorageError> {
-        self.shared.poison.check()?;
-        let durable = self.shared.durable();
+        self.thread.settle().await?;
+        let durable = self.shared.durable().clone();
+        let memberships = read_memberships(&*self.reader(), &durable.memberships).await?;
         Ok(LoadedLog {
             hard_state: durable.hard_state,
+            start: durable.outline.start(),
             term_runs: durable.outline.runs().to_vec(),
             last: durable.outline.last(),
-            ..LoadedLog::default()
+            memberships,
+            bytes: durable.log_bytes,
         })
     }
 
     async fn append(&mut self, batch: AppendBatch) -> Result<(), StorageError> {
         self.thread.settle().await?;
         self.shared.durable().outline.assert_fits(&batch);
-        self.thread.append(batch).await
+        self.thread.write(Change::Append(batch)).await
+    }
+
+    async fn compact(&mut self, to: LogId) -> Result<(), StorageError> {
+        self.thread.settle().await?;
+        let changes = self.shared.durable().outline.assert_compactable(to);
+        if changes {
+            self.thread.write(Change::Compact(to)).await?;
+        }
+        Ok(())
+    }
+
+    async fn reset(&mut self, to: LogId) -> Result<(), StorageError> {
+        self.thread.write(Change::Reset(to)).await
+    }
+
+    fn snapshots(&self) -> Arc<dyn SnapshotStore> {
+        Arc::clone(&self.snapshots) as Arc<dyn SnapshotStore>
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {

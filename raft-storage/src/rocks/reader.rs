@@ -49,7 +49,7 @@ impl Shared {
         }
         let snapshot = self.db.snapshot();
         let last = self.last_index(&snapshot)?;
-        let first = Index(1);
+        let first = self.first_index(&snapshot)?;
         if range.start < first || range.start > last {
             return Err(StorageError::OutOfRange {
                 from: range.start,
@@ -101,6 +101,17 @@ impl Shared {
             iterator.next();
         }
         Ok(entries)
+    }
+
+    fn first_index(&self, snapshot: &Snapshot<'_>) -> Result<Index, StorageError> {
+        let value = snapshot.get(keys::start_key());
+        let value = value.map_err(|error| rocks_error("read", &self.path, &error))?;
+        let Some(value) = value else {
+            return Ok(Index(1));
+        };
+        let start = keys::decode_start(&value);
+        let start = start.ok_or_else(|| self.damaged("where it begins cannot be read"))?;
+        Ok(start.index.next())
     }
 
     fn last_index(&self, snapshot: &Snapshot<'_>) -> Result<Index, StorageError> {

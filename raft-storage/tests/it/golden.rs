@@ -1,20 +1,46 @@
-//! Goal: files that version 1 wrote stay readable for ever, and the byte tables of
+//! Goal: files that any version wrote stay readable for ever, and the byte tables of
 //! `docs/disk-format.md` are true.
 //!
-//! Method: `tests/golden/v1` holds a log of two segments, written once. It is copied and opened;
-//! and its bytes are compared with the tables by code that shares nothing with the store.
+//! Method: `tests/golden/v<n>` holds logs that version n wrote, once. They are copied and opened;
+//! and their bytes are compared with the tables by code that shares nothing with the store.
+//!
+//! `v1` is a log of two segments. `v2/compacted` went on from the same changes, and lost its first
+//! segment; `v2/reset` lost all entries. `snapshot-v1` has a snapshot of either kind.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use raft_core::{AppendBatch, Entry, EntryKind, HardState, Index, LogId, LogStore, NodeId, Term};
+use raft_core::{
+    AppendBatch, ClusterId, Entry, EntryKind, HardState, Incarnation, Index, LogId, LogStore,
+    Member, MemberRole, Membership, NodeId, SnapshotDescriptor, SnapshotMeta, Term,
+};
+use raft_storage::snapshot_file::{self, SnapshotHasher};
 use raft_storage::{WalLogStore, WalOptions};
 
-use crate::conformance::{OWNER, scratch_dir};
+use crate::conformance::{OWNER, ScratchDir, scratch_dir};
 
-fn golden_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
+fn golden_dir(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    dir.join(name)
+}
+
+/// A copy of golden files in a directory for a log.
+fn copy(name: &str) -> ScratchDir {
+    let dir = scratch_dir();
+    copy_files(&golden_dir(name), dir.path());
+    dir
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for file in fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        let name = file.file_name();
+        if name != "lock" && name != "spare" {
+            fs::copy(file.path(), to.join(name)).unwrap();
+        }
+    }
 }
 
 fn options() -> WalOptions {
@@ -61,48 +87,175 @@ fn batches() -> Vec<AppendBatch> {
     ]
 }
 
-#[tokio::test]
-#[ignore = "writes tests/golden/v1 anew; only for a new format version"]
-async fn write_golden() {
-    let dir = scratch_dir();
-    let (mut store, _) = WalLogStore::open(dir.path(), OWNER, options()).unwrap();
-    for batch in batches() {
+fn member(id: u64) -> (NodeId, Member) {
+    let member = Member {
+        incarnation: Incarnation(id + 1_000),
+        address: format!("host{id}:7400"),
+        role: MemberRole::Voter,
+    };
+    (NodeId(id), member)
+}
+
+fn membership() -> Membership {
+    Membership::new([member(2), member(9)].into()).unwrap()
+}
+
+/// What `v2/compacted` has behind [`batches`].
+fn more() -> Vec<AppendBatch> {
+    let id = LogId::new(Term(4), Index(7));
+    let members = Entry::new(id, EntryKind::Membership, membership().encode());
+    let long = "more ".repeat(300);
+    vec![AppendBatch {
+        entries: vec![members, entry(4, 8, &long)],
+        ..AppendBatch::default()
+    }]
+}
+
+async fn write_batches(store: &mut WalLogStore, batches: Vec<AppendBatch>) {
+    for batch in batches {
         store.append(batch).await.unwrap();
-    }
-    drop(store);
-    fs::create_dir_all(golden_dir()).unwrap();
-    for segment in ["00000000000000000001.wal", "00000000000000000002.wal"] {
-        fs::copy(dir.path().join(segment), golden_dir().join(segment)).unwrap();
     }
 }
 
+fn id(term: u64, index: u64) -> LogId {
+    LogId::new(Term(term), Index(index))
+}
+
 #[tokio::test]
-async fn the_log_of_version_1_opens() {
+#[ignore = "writes tests/golden/v2 anew; only for a new format version"]
+async fn write_golden_logs() {
     let dir = scratch_dir();
-    for file in fs::read_dir(golden_dir()).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
-    }
+    let (mut store, _) = WalLogStore::open(dir.path(), OWNER, options()).unwrap();
+    write_batches(&mut store, batches()).await;
+    store.compact(id(3, 2)).await.unwrap();
+    write_batches(&mut store, more()).await;
+    store.compact(id(4, 4)).await.unwrap();
+    drop(store);
+    copy_files(dir.path(), &golden_dir("v2/compacted"));
+
+    let dir = scratch_dir();
+    let (mut store, _) = WalLogStore::open(dir.path(), OWNER, options()).unwrap();
+    write_batches(&mut store, batches()).await;
+    store.reset(id(6, 40)).await.unwrap();
+    let entries = vec![entry(7, 41, "behind it")];
+    let batch = AppendBatch {
+        entries,
+        ..AppendBatch::default()
+    };
+    store.append(batch).await.unwrap();
+    drop(store);
+    copy_files(dir.path(), &golden_dir("v2/reset"));
+}
+
+#[tokio::test]
+async fn the_log_of_version_1_opens_and_goes_on() {
+    let dir = copy("v1");
     let (mut store, report) = WalLogStore::open(dir.path(), OWNER, options()).unwrap();
     assert_eq!((report.segments, report.records, report.cut), (2, 14, None));
     let loaded = store.load().await.unwrap();
     assert_eq!(loaded.hard_state.term, Term(4));
     assert_eq!(loaded.hard_state.vote, None);
+    assert_eq!(loaded.start, LogId::ZERO);
     assert_eq!(loaded.term_runs, [(Term(3), Index(1)), (Term(4), Index(3))]);
-    assert_eq!(loaded.last, LogId::new(Term(4), Index(6)));
-    let read = store
-        .reader()
-        .read(Index(1)..Index(7), usize::MAX)
-        .await
-        .unwrap();
+    assert_eq!(loaded.last, id(4, 6));
+    let read = store.reader().read(Index(1)..Index(7), usize::MAX).await;
     let mut expected: Vec<_> = batches().into_iter().flat_map(|b| b.entries).collect();
     expected.remove(2);
-    assert_eq!(read, expected);
-    let more = AppendBatch {
-        entries: vec![entry(5, 7, "more")],
-        ..AppendBatch::default()
-    };
-    store.append(more).await.unwrap();
+    assert_eq!(read.unwrap(), expected);
+    // On in the same segment, and behind a compaction that removes the first one.
+    write_batches(&mut store, more()).await;
+    store.compact(id(4, 4)).await.unwrap();
+    drop(store);
+    let (mut store, report) = WalLogStore::open(dir.path(), OWNER, options()).unwrap();
+    assert_eq!(report.segments, 2);
+    let loaded = store.load().await.unwrap();
+    assert_eq!((loaded.start, loaded.last), (id(4, 4), id(4, 8)));
+    assert_eq!(loaded.hard_state.term, Term(4));
+}
+
+#[tokio::test]
+async fn the_logs_of_version_2_open() {
+    let dir = copy("v2/compacted");
+    let (mut store, report) = WalLogStore::open(dir.path(), OWNER, options()).unwrap();
+    assert_eq!((report.segments, report.cut), (2, None));
+    let loaded = store.load().await.unwrap();
+    assert_eq!((loaded.start, loaded.last), (id(4, 4), id(4, 8)));
+    assert_eq!(loaded.hard_state.term, Term(4));
+    assert_eq!(loaded.memberships, more()[0].entries[..1]);
+    let read = store.reader().read(Index(5)..Index(9), usize::MAX).await;
+    let mut expected = batches().pop().unwrap().entries;
+    expected.extend(more().remove(0).entries);
+    assert_eq!(read.unwrap(), expected);
+
+    let dir = copy("v2/reset");
+    let (mut store, report) = WalLogStore::open(dir.path(), OWNER, options()).unwrap();
+    assert_eq!((report.segments, report.cut), (1, None));
+    let loaded = store.load().await.unwrap();
+    assert_eq!((loaded.start, loaded.last), (id(6, 40), id(7, 41)));
+    assert_eq!(loaded.hard_state.term, Term(4));
+}
+
+/// Two snapshots: one of the node's own, and one that it received.
+fn snapshots() -> [(SnapshotDescriptor, Vec<Bytes>); 2] {
+    [(31, 2), (32, 3)].map(|(index, count)| {
+        let parts: Vec<_> = (0..count)
+            .map(|part| Bytes::from(format!("part {part} of {index} ").repeat(part * 9)))
+            .collect();
+        let mut hasher = SnapshotHasher::new();
+        parts.iter().for_each(|part| hasher.add(part));
+        let last = id(5, index);
+        let membership = membership();
+        (hasher.descriptor(SnapshotMeta { last, membership }), parts)
+    })
+}
+
+fn snapshot_name(index: u64) -> String {
+    format!("{index:020}-{:020}.snap", 5)
+}
+
+#[tokio::test]
+#[ignore = "writes tests/golden/snapshot-v1 anew; only for a new format version"]
+async fn write_golden_snapshots() {
+    let dir = scratch_dir();
+    let beside = dir.path().with_file_name("snapshots");
+    let (store, _) = WalLogStore::open(dir.path(), OWNER, options()).unwrap();
+    let [(own, own_parts), (received, received_parts)] = snapshots();
+    let store = store.snapshots();
+    let mut writer = store.create(own.meta).await.unwrap();
+    for part in own_parts {
+        writer.write(part).await.unwrap();
+    }
+    writer.finish().await.unwrap();
+    copy_files(&beside, &golden_dir("snapshot-v1"));
+    let mut writer = store.receive(received).await.unwrap();
+    for part in received_parts {
+        writer.write(part).await.unwrap();
+    }
+    writer.finish().await.unwrap();
+    copy_files(&beside, &golden_dir("snapshot-v1"));
+}
+
+#[tokio::test]
+async fn the_snapshots_of_version_1_open() {
+    for (descriptor, parts) in snapshots() {
+        let dir = scratch_dir();
+        let name = snapshot_name(descriptor.meta.last.index.0);
+        let golden = golden_dir("snapshot-v1").join(&name);
+        let (found, origin) = snapshot_file::verify(&golden).unwrap();
+        assert_eq!(found, descriptor);
+        assert_eq!((origin.cluster, origin.node), (OWNER.cluster, OWNER.node));
+        let beside = dir.path().with_file_name("snapshots");
+        fs::create_dir(&beside).unwrap();
+        fs::copy(&golden, beside.join(&name)).unwrap();
+        let (store, _) = WalLogStore::open(dir.path(), OWNER, options()).unwrap();
+        let store = store.snapshots();
+        assert_eq!(store.latest().as_ref(), Some(&descriptor));
+        let mut reader = store.open(descriptor.meta.last).await.unwrap();
+        for part in parts {
+            assert_eq!(reader.next_part().await.unwrap(), Some(part));
+        }
+        assert_eq!(reader.next_part().await.unwrap(), None);
+    }
 }
 
 fn u32_at(bytes: &[u8], offset: usize) -> u32 {
@@ -113,8 +266,11 @@ fn u64_at(bytes: &[u8], offset: usize) -> u64 {
     u64::from_le_bytes(bytes[offset..offset + 8].try_into().unwrap())
 }
 
-/// The records of a segment by the tables: kind, index, term, offset, header checksum.
-fn records_by_the_table(file: &[u8]) -> Vec<(u8, u64, u64, usize, u32)> {
+/// Kind, index, term, offset, header checksum.
+type FoundRecord = (u8, u64, u64, usize, u32);
+
+/// The records of a segment by the tables.
+fn records_by_the_table(file: &[u8]) -> Vec<FoundRecord> {
     let salt = crc32c::crc32c(&file[56..64]);
     let seed = crc32c::crc32c_append(salt, &file[48..56]);
     let mut records = Vec::new();
@@ -143,25 +299,40 @@ fn records_by_the_table(file: &[u8]) -> Vec<(u8, u64, u64, usize, u32)> {
     records
 }
 
+fn check_header_page(file: &[u8], version: u32, sequence: u64) {
+    assert_eq!(&file[..8], b"FLOTWAL\n");
+    assert_eq!(u32_at(file, 8), version);
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&file[..12]), &file[16..4096]);
+    assert_eq!(u32_at(file, 12), checksum);
+    assert_eq!(file[16..32], OWNER.cluster.0);
+    assert_eq!(u64_at(file, 32), OWNER.node.0);
+    assert_eq!(u64_at(file, 40), OWNER.incarnation.0);
+    assert_eq!(u64_at(file, 48), sequence);
+    assert_eq!(u64_at(file, 64), file.len() as u64);
+    let begun = if version == 1 { 72 } else { 72 + 48 };
+    assert_eq!(u64_at(file, 72), 4096 + begun);
+}
+
+fn segment(log: &str, version: u32, sequence: u64) -> (Vec<FoundRecord>, Vec<u8>) {
+    let file = fs::read(golden_dir(log).join(format!("{sequence:020}.wal"))).unwrap();
+    check_header_page(&file, version, sequence);
+    (records_by_the_table(&file), file)
+}
+
+fn ids(records: &[FoundRecord]) -> Vec<(u8, u64, u64)> {
+    records.iter().map(|r| (r.0, r.1, r.2)).collect()
+}
+
+/// The chain: a header names the seal before it.
+fn check_chain(before: &[FoundRecord], behind: &[u8]) {
+    let seal = before.last().unwrap();
+    assert_eq!(u64_at(behind, 80), seal.3 as u64);
+    assert_eq!(u64_at(behind, 88), u64::from(seal.4));
+}
+
 #[test]
-fn the_byte_tables_are_true() {
-    let files = [1, 2].map(|n| fs::read(golden_dir().join(format!("{n:020}.wal"))).unwrap());
-    for (file, sequence) in files.iter().zip(1..) {
-        assert_eq!(&file[..8], b"FLOTWAL\n");
-        assert_eq!(u32_at(file, 8), 1);
-        let checksum = crc32c::crc32c_append(crc32c::crc32c(&file[..12]), &file[16..4096]);
-        assert_eq!(u32_at(file, 12), checksum);
-        assert_eq!(file[16..32], OWNER.cluster.0);
-        assert_eq!(u64_at(file, 32), OWNER.node.0);
-        assert_eq!(u64_at(file, 40), OWNER.incarnation.0);
-        assert_eq!(u64_at(file, 48), sequence);
-        assert_eq!(u64_at(file, 64), file.len() as u64);
-        assert_eq!(u64_at(file, 72), 4096 + 72);
-    }
-    let [first, second] = files.map(|file| (records_by_the_table(&file), file));
-    let ids = |records: &[(u8, u64, u64, usize, u32)]| -> Vec<(u8, u64, u64)> {
-        records.iter().map(|r| (r.0, r.1, r.2)).collect()
-    };
+fn the_byte_tables_are_true_of_version_1() {
+    let [first, second] = [1, 2].map(|sequence| segment("v1", 1, sequence));
     let expected = [
         (2, 0, 0),
         (2, 0, 0),
@@ -176,10 +347,7 @@ fn the_byte_tables_are_true() {
     ];
     assert_eq!(ids(&first.0), expected);
     assert_eq!(ids(&second.0), [(2, 4, 4), (1, 5, 4), (1, 6, 4), (5, 6, 4)]);
-    // The chain: the second header names the first one's seal.
-    let seal = first.0.last().unwrap();
-    assert_eq!(u64_at(&second.1, 80), seal.3 as u64);
-    assert_eq!(u64_at(&second.1, 88), u64::from(seal.4));
+    check_chain(&first.0, &second.1);
     assert_eq!((u64_at(&first.1, 80), u64_at(&first.1, 88)), (0, 0));
     // A vote: term, candidate, whether there is one.
     let vote = &first.1[first.0[1].3 + 48..][..24];
@@ -187,4 +355,76 @@ fn the_byte_tables_are_true() {
         (u64_at(vote, 0), u64_at(vote, 8), u64_at(vote, 16)),
         (3, 2, 1)
     );
+}
+
+#[test]
+fn the_byte_tables_are_true_of_version_2() {
+    let [second, third] = [2, 3].map(|sequence| segment("v2/compacted", 2, sequence));
+    let expected = [
+        (2, 4, 4),
+        (6, 0, 0),
+        (1, 5, 4),
+        (1, 6, 4),
+        (6, 2, 3),
+        (1, 7, 4),
+        (4, 7, 4),
+    ];
+    assert_eq!(ids(&second.0), expected);
+    let expected = [(2, 7, 4), (6, 2, 3), (1, 8, 4), (6, 4, 4), (5, 8, 4)];
+    assert_eq!(ids(&third.0), expected);
+    check_chain(&second.0, &third.1);
+    let (records, _) = segment("v2/reset", 2, 2);
+    let expected = [
+        (2, 4, 4),
+        (6, 0, 0),
+        (1, 5, 4),
+        (1, 6, 4),
+        (7, 40, 6),
+        (1, 41, 7),
+        (5, 41, 7),
+    ];
+    assert_eq!(ids(&records), expected);
+}
+
+#[test]
+fn the_byte_tables_are_true_of_snapshots() {
+    for (descriptor, parts) in snapshots() {
+        let index = descriptor.meta.last.index.0;
+        let name = snapshot_name(index);
+        let file = fs::read(golden_dir("snapshot-v1").join(name)).unwrap();
+        let membership = membership().encode();
+        let header = 96 + membership.len();
+        assert_eq!(&file[..8], b"FLOTSNP\n");
+        assert_eq!(u32_at(&file, 8), 1);
+        let seed = crc32c::crc32c_append(crc32c::crc32c(&file[..12]), &file[16..header]);
+        assert_eq!(u32_at(&file, 12), seed);
+        assert_eq!(ClusterId(file[16..32].try_into().unwrap()), OWNER.cluster);
+        assert_eq!(u64_at(&file, 32), OWNER.node.0);
+        assert_eq!((u64_at(&file, 40), u64_at(&file, 48)), (index, 5));
+        assert_eq!(u32_at(&file, 56) as usize, membership.len());
+        assert_eq!(file[96..header], membership);
+        let mut at = header;
+        for (part, number) in parts.iter().zip(0..) {
+            let end = at + 16 + part.len();
+            let checksum = crc32c::crc32c_append(seed, &file[at + 4..end]);
+            assert_eq!(u32_at(&file, at), checksum);
+            assert_eq!(u32_at(&file, at + 4) as usize, part.len());
+            assert_eq!(u64_at(&file, at + 8), number);
+            assert_eq!(file[at + 16..end], part[..]);
+            at = end;
+        }
+        let footer = &file[at..];
+        assert_eq!(footer.len(), 40);
+        assert_eq!(u32_at(footer, 0), crc32c::crc32c_append(seed, &footer[4..]));
+        assert_eq!(u32_at(footer, 4), u32::MAX);
+        assert_eq!(u64_at(footer, 8), parts.len() as u64);
+        let bytes: usize = parts.iter().map(Bytes::len).sum();
+        assert_eq!(u64_at(footer, 16), bytes as u64);
+        let hash = u128::from_le_bytes(footer[24..].try_into().unwrap());
+        assert_eq!(hash, descriptor.hash.0);
+        // What was announced is what came, or nothing was.
+        let announced: &[u8] = if index == 32 { &footer[8..] } else { &[0; 32] };
+        assert_eq!(&file[64..96], announced);
+        assert_eq!(u32_at(&file, 60), u32::from(index == 32));
+    }
 }

@@ -182,10 +182,18 @@ impl Node {
     }
 }
 
+/// Two nodes with links in both directions. One after the other: of two that dial each other at the
+/// same time, a link may be replaced by a newer one, with what is on its way.
 pub(super) async fn pair(fixture: &dyn Fixture) -> (Node, Node) {
     let one = Node::start(fixture, ONE).await;
+    one.transport.set_members(ONE, &fixture.membership(&[ONE]));
     let two = Node::start(fixture, TWO).await;
+    two.transport.set_members(TWO, &fixture.membership(&[TWO]));
+    let all = fixture.membership(&[ONE, TWO, THREE]);
+    one.transport.set_members(ONE, &all);
     wait_for_link(fixture, &one, &two).await;
+    two.transport.set_members(TWO, &all);
+    wait_for_link(fixture, &two, &one).await;
     (one, two)
 }
 

@@ -104,13 +104,19 @@ impl Quic {
 
     /// The node's next life.
     pub(crate) async fn start_node(&self, id: NodeId) -> Arc<QuicTransport> {
-        let boot = {
-            let mut boots = self.boots.lock().unwrap();
-            let boot = boots.entry(self.incarnation(id)).or_default();
-            *boot += 1;
-            *boot
-        };
-        self.start_as(self.local(id, boot), self.peers()).await
+        self.start_as(self.next_life(id), self.peers()).await
+    }
+
+    /// The same, of a node that knows nobody.
+    pub(crate) async fn start_alone(&self, id: NodeId) -> Arc<QuicTransport> {
+        self.start_as(self.next_life(id), BTreeMap::new()).await
+    }
+
+    fn next_life(&self, id: NodeId) -> LocalPeer {
+        let mut boots = self.boots.lock().unwrap();
+        let boot = boots.entry(self.incarnation(id)).or_default();
+        *boot += 1;
+        self.local(id, *boot)
     }
 
     pub(crate) async fn start_as(

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use quic_link::{
-    Endpoint, EndpointOptions, FrameReader, FrameWriter, Identity, Link, LinkLimits, Protocol, Role,
+    ConnectError, Endpoint, EndpointOptions, FrameReader, FrameWriter, Identity, Link, LinkLimits,
+    Protocol, Role,
 };
 use raft_core::NodeId;
 use raft_transport::conformance::DEADLINE;
@@ -29,6 +30,14 @@ pub(crate) struct Raw {
 
 impl Raw {
     pub(crate) async fn dial(fixture: &Quic, role: Role, protocol: Protocol) -> (Endpoint, Link) {
+        Self::try_dial(fixture, role, protocol).await.unwrap()
+    }
+
+    pub(crate) async fn try_dial(
+        fixture: &Quic,
+        role: Role,
+        protocol: Protocol,
+    ) -> Result<(Endpoint, Link), ConnectError> {
         let endpoint = Endpoint::bind(EndpointOptions {
             credentials: fixture.authority.credentials(role),
             listen: "127.0.0.1:0".parse().unwrap(),
@@ -45,9 +54,8 @@ impl Raw {
             "a link",
             endpoint.connect(fixture.address(ONE), &expected, protocol),
         )
-        .await
-        .unwrap();
-        (endpoint, link)
+        .await?;
+        Ok((endpoint, link))
     }
 
     /// The bytes of a hello, written down here once more: version, cluster, from, its incarnation,

@@ -9,6 +9,7 @@ use super::disk::Disk;
 use super::render;
 use crate::config::{Config, Limits, ReadPolicy, SnapshotPolicy, Timing};
 use crate::entry::Entry;
+use crate::error::{ChangeError, ProposeError, ReadError, TransferError};
 use crate::membership::{Member, MemberRole, Membership, MembershipChange};
 use crate::message::{AppendReply, Envelope, Message};
 use crate::protocol::{
@@ -33,6 +34,24 @@ pub(super) struct Counts {
     pub(super) forwarded_reads: u64,
 }
 
+/// What the state machine of a node still has to do, in order.
+#[derive(Debug)]
+pub(super) enum Work {
+    Restore(SnapshotMeta),
+    Apply(Apply),
+    Take(SnapshotMeta),
+}
+
+/// What clients and operators were told.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    pub(super) proposed: Vec<Result<LogId, ProposeError>>,
+    pub(super) changed: Vec<Result<LogId, ChangeError>>,
+    pub(super) transferred: Vec<Result<(), TransferError>>,
+    pub(super) ready: Vec<(ReadTicket, Index)>,
+    pub(super) refused: Vec<(ReadTicket, ReadError)>,
+}
+
 fn bootstrap(ids: impl Iterator<Item = NodeId>) -> Membership {
     let member = |id: &NodeId| Member {
         incarnation: Incarnation(id.0 * 100),
@@ -52,12 +71,22 @@ pub(super) struct TestNode {
     pub(super) writes: VecDeque<Write>,
     pub(super) loads: VecDeque<Load>,
     pub(super) applied: Vec<Entry>,
+    pub(super) work: VecDeque<Work>,
     /// A snapshot that is being written.
     pub(super) taking: Option<SnapshotMeta>,
     pub(super) incarnation: Incarnation,
     /// What it was bootstrapped with.
     pub(super) bootstrap: Membership,
     lives: u64,
+}
+
+impl TestNode {
+    /// Whether a snapshot of a leader waits to become the state.
+    fn is_replaced(&self) -> bool {
+        self.work
+            .iter()
+            .any(|work| matches!(work, Work::Restore(_)))
+    }
 }
 
 #[derive(Debug)]
@@ -73,6 +102,10 @@ pub(super) struct Cluster {
     pub(super) timing: Timing,
     pub(super) snapshots: SnapshotPolicy,
     pub(super) quiesce_after_ticks: Option<u32>,
+    pub(super) reads: ReadPolicy,
+    /// State machines work only when a test says so.
+    pub(super) is_apply_slow: bool,
+    pub(super) answers: Answers,
     pub(super) seed: u64,
     checks: Checks,
     /// Whether what happens is written down; schedules are faster without.
@@ -97,6 +130,7 @@ impl Cluster {
                 writes: VecDeque::new(),
                 loads: VecDeque::new(),
                 applied: Vec::new(),
+                work: VecDeque::new(),
                 taking: None,
                 incarnation: Incarnation(id.0 * 100),
                 bootstrap: bootstrap.clone(),
@@ -118,6 +152,9 @@ impl Cluster {
                 tail_bytes_max: 0,
             },
             quiesce_after_ticks: None,
+            reads: ReadPolicy::Round,
+            is_apply_slow: false,
+            answers: Answers::default(),
             seed,
             checks: Checks::default(),
             is_traced: true,
@@ -181,7 +218,7 @@ impl Cluster {
             timing: self.timing,
             limits: self.limits,
             snapshots: self.snapshots,
-            reads: ReadPolicy::Round,
+            reads: self.reads,
             quiesce_after_ticks: self.quiesce_after_ticks,
         };
         let loaded = node.disk.load();
@@ -199,6 +236,7 @@ impl Cluster {
             writes: VecDeque::new(),
             loads: VecDeque::new(),
             applied: Vec::new(),
+            work: VecDeque::new(),
             taking: None,
             incarnation: Incarnation(id.0 * 100),
             bootstrap: Membership::default(),
@@ -224,6 +262,7 @@ impl Cluster {
         }
         node.raft = None;
         node.loads.clear();
+        node.work.clear();
         node.taking = None;
         self.transfers.retain(|transfer| transfer.from != id);
         let node = &self.nodes[&id];
@@ -308,6 +347,7 @@ impl Cluster {
         send.into_iter()
             .for_each(|envelope| self.transmit(envelope));
         for (_, outcome) in proposed {
+            self.answers.proposed.push(outcome.clone());
             self.note(|| match outcome {
                 Ok(at) => format!("n{id} proposal at {at}"),
                 Err(error) => format!("n{id} proposal refused: {error}"),
@@ -316,15 +356,18 @@ impl Cluster {
         for (ticket, index) in reads_ready {
             self.checks.read_ready(id, ticket, index);
             self.counts.reads += 1;
+            self.answers.ready.push((ticket, index));
             let follows = self.raft(id).role() == Role::Follower;
             self.counts.forwarded_reads += u64::from(follows);
             self.note(|| format!("n{id} read {} ready at {index}", ticket.0));
         }
         for (ticket, error) in reads_refused {
+            self.answers.refused.push((ticket, error.clone()));
             self.note(|| format!("n{id} read {} refused: {error}", ticket.0));
         }
         for (_, outcome) in changed {
             self.counts.changes += u64::from(outcome.is_ok());
+            self.answers.changed.push(outcome.clone());
             self.note(|| match outcome {
                 Ok(at) => format!("n{id} change done at {at}"),
                 Err(error) => format!("n{id} change refused: {error}"),
@@ -332,6 +375,7 @@ impl Cluster {
         }
         for (_, outcome) in transferred {
             self.counts.transfers += u64::from(outcome.is_ok());
+            self.answers.transferred.push(outcome.clone());
             self.note(|| match outcome {
                 Ok(()) => format!("n{id} transfer done"),
                 Err(error) => format!("n{id} transfer refused: {error}"),
@@ -343,18 +387,36 @@ impl Cluster {
         }
         self.nodes.get_mut(&id).expect("known").loads.extend(load);
         self.check(id);
-        if let Some(meta) = restore {
-            self.restore(id, &meta);
+        let work = &mut self.nodes.get_mut(&id).expect("known").work;
+        work.extend(restore.map(Work::Restore));
+        work.extend(apply.map(Work::Apply));
+        work.extend(take_snapshot.map(Work::Take));
+        while !self.is_apply_slow && self.work(id) {}
+    }
+
+    /// The state machine does the oldest of what it was given.
+    pub(super) fn work(&mut self, id: NodeId) -> bool {
+        let node = self.nodes.get_mut(&id).expect("known");
+        match node.work.pop_front() {
+            None => return false,
+            Some(Work::Restore(meta)) => self.restore(id, &meta),
+            Some(Work::Apply(apply)) => self.apply(id, &apply),
+            Some(Work::Take(_)) if node.is_replaced() => {
+                self.step(id, Input::SnapshotTaken(None));
+            }
+            Some(Work::Take(meta)) => {
+                let applied = node.applied.last().map(Entry::id);
+                assert_eq!(
+                    applied,
+                    Some(meta.last),
+                    "the state is that of the snapshot"
+                );
+                assert!(node.taking.is_none(), "one snapshot at a time");
+                node.taking = Some(meta.clone());
+                self.note(|| format!("n{id} takes a snapshot of {}", meta.last));
+            }
         }
-        if let Some(apply) = apply {
-            self.apply(id, &apply);
-        }
-        if let Some(meta) = take_snapshot {
-            self.note(|| format!("n{id} takes a snapshot of {}", meta.last));
-            let node = self.nodes.get_mut(&id).expect("known");
-            assert!(node.taking.is_none(), "one snapshot at a time");
-            node.taking = Some(meta);
-        }
+        true
     }
 
     fn restore(&mut self, id: NodeId, meta: &SnapshotMeta) {
@@ -438,6 +500,12 @@ impl Cluster {
         let cold_to = Index(apply.to.0 - apply.entries.len() as u64);
         let mut entries = Vec::new();
         let applied = node.applied.last().map_or(Index(0), Entry::index);
+        let is_gone = apply.from <= cold_to && apply.from <= node.disk.start.index;
+        if node.is_replaced() && (is_gone || apply.from != applied.next()) {
+            // A snapshot of the leader took the place of the log meanwhile.
+            return;
+        }
+        assert!(!is_gone, "what is not applied yet is not compacted");
         assert_eq!(apply.from, applied.next(), "applied in order");
         if apply.from <= cold_to {
             entries.extend(node.disk.read(apply.from, cold_to));
@@ -604,7 +672,11 @@ impl Cluster {
             let mut idle = true;
             for id in self.ids() {
                 if self.is_up(id) {
-                    while self.persist(id) || self.load(id) || self.finish_snapshot(id) {
+                    while self.persist(id)
+                        || self.load(id)
+                        || self.work(id)
+                        || self.finish_snapshot(id)
+                    {
                         idle = false;
                     }
                 }

@@ -8,12 +8,15 @@ mod cluster;
 mod disk;
 mod flow;
 mod hostile;
+mod members;
 mod messages;
 mod probes;
 mod random;
 mod render;
 mod script;
+mod snapshots;
 mod start;
+mod support;
 mod time;
 
 use cluster::Cluster;

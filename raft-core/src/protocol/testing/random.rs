@@ -115,6 +115,7 @@ impl Schedule {
             cluster.limits.tail_bytes_max = random.between(0, 1) as usize * 200;
             cluster.snapshots.entries = u64::from(random.between(0, 2) * random.between(2, 20));
             cluster.snapshots.tail_bytes_max = u64::from(random.between(0, 1) * 300);
+            cluster.is_apply_slow = random.between(0, 1) == 0;
             cluster.quiesce_after_ticks = (random.between(0, 3) == 0).then_some(4);
             cluster.restart_all();
         }
@@ -167,6 +168,7 @@ impl Schedule {
             60..=82 if !self.stalled.contains(&id) => {
                 self.cluster.persist(id);
                 self.cluster.load(id);
+                while self.chance(700) && self.cluster.work(id) {}
             }
             83..=84 => self.snapshot(id),
             60..=89 => {
