@@ -18,8 +18,12 @@ use sim::{LabSwitches, Machine, Mark, Microseconds, Options, World};
 
 use crate::harness::{Clerks, Lab, MILLISECOND, SECOND, seeds, text};
 
-/// Seeds of each of these tests: one is 20 s of a whole cluster with up to 20 clients at work.
-const SEEDS: u64 = 10;
+/// Seeds of each of these tests.
+const SEEDS: u64 = 100;
+
+/// The longest pause of a client between two operations: the values grow with what is appended, and
+/// the cost of looking at all of them with their square.
+const THINK_MAX: Microseconds = 60 * MILLISECOND;
 
 /// Bytes of log at which a snapshot is due.
 const LIMIT: u64 = 1_000;
@@ -173,7 +177,7 @@ impl Driver {
                     self.models[place].doing.take(),
                 ) {
                     self.check(lab, place, &op, &reply);
-                    self.models[place].begins_at = now + lab.chance.below(20) * MILLISECOND;
+                    self.models[place].begins_at = now + lab.chance.below(THINK_MAX);
                 }
                 if self.is_ending {
                     continue;

@@ -1,7 +1,7 @@
 //! Section 6: a replicated counter, and everybody who submits something to it gets an answer.
 
 use raft_core::{Index, NodeId};
-use sim::{Answer, Ask, Mark, Options, RequestId, World};
+use sim::{Answer, Mark, Options, RequestId, World};
 
 use crate::harness::{
     DECREMENT, INCREMENT, Lab, MILLISECOND, SECOND, counters, each_seed, value_of,

@@ -2,10 +2,10 @@
 //!
 //! "Raft state" of the course is its term, vote and log in its encoding, at most 2,000 bytes; here
 //! it is what the log holds beside the snapshot, 40 bytes for a command that is a number, and 24
-//! bytes of term and vote. A snapshot is due every 10 entries, and the last 10 entries before it
-//! are kept for whoever is a message behind. So at most 9 entries wait for the next snapshot, 10
-//! are kept, and the 16 of a round come on top: 35 entries, 1,424 bytes, and a few entries that are
-//! applied while a snapshot is being written. The course's number holds unchanged.
+//! bytes of term and vote. A snapshot is due every 10 entries, and the last 16 before it are kept,
+//! one burst of a round, for whoever is a few messages behind. So at most 9 entries wait for the
+//! next snapshot, 16 are kept, and the 16 of a round come on top: 41 entries, 1,664 bytes, and a
+//! few that are applied while a snapshot is being written. The course's number holds unchanged.
 
 use raft_core::{NodeId, SnapshotPolicy};
 use sim::{Mark, Options};
@@ -14,6 +14,9 @@ use crate::harness::{Lab, each_seed};
 
 /// Commands between two snapshots.
 const SNAPSHOT_INTERVAL: u64 = 10;
+
+/// Entries that are kept behind a snapshot.
+const TAIL_ENTRIES: u64 = 16;
 
 /// See the file.
 const RAFT_STATE_BYTES_MAX: u64 = 2_000;
@@ -34,7 +37,7 @@ fn lab(seed: u64, unreliable: bool) -> Lab {
     let mut options = Options::calm(seed, 3);
     options.snapshots = SnapshotPolicy {
         entries: SNAPSHOT_INTERVAL,
-        tail_bytes_max: SNAPSHOT_INTERVAL * 40,
+        tail_bytes_max: TAIL_ENTRIES * 40,
         ..options.snapshots
     };
     let mut lab = Lab::with_options(options);
