@@ -66,8 +66,8 @@ impl Raft {
         self.is_voter_in(self.membership())
     }
 
-    /// Under which id this node counts itself: none where it does not vote. A list that names another
-    /// incarnation under our id does not mean us.
+    /// Under which id this node counts itself: none where it does not vote. A list that names
+    /// another incarnation under our id does not mean us.
     pub(crate) fn own_voice(&self) -> Option<NodeId> {
         self.is_voter().then_some(self.config.id)
     }
