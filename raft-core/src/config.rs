@@ -124,8 +124,8 @@ pub struct Limits {
     /// Bytes of entries that a leader holds without their being committed. Above it proposals are
     /// refused as `Busy`.
     pub uncommitted_bytes_max: usize,
-    /// Ticks that the oldest entry of a leader may be uncommitted. Above it proposals are refused as
-    /// `Busy`, so that clients slow down before memory is full; 0 switches it off.
+    /// Ticks that a leader may go without any commit while entries wait for one. Above it proposals
+    /// are refused as `Busy`, so that clients slow down before memory is full; 0 switches it off.
     pub uncommitted_ticks_max: u32,
     /// Bytes of durable entries that stay in memory for followers and the state machine.
     pub tail_bytes_max: usize,

@@ -6,6 +6,7 @@
 
 mod circles;
 mod documents;
+mod invariants;
 mod manifests;
 mod report;
 mod sizes;
@@ -82,6 +83,7 @@ fn tidy(root: &Path) -> std::io::Result<(usize, Vec<Violation>)> {
     }
     violations.extend(circles::check(&rust, &mut exceptions));
     violations.extend(manifests::check(&files));
+    violations.extend(invariants::check(&files));
     violations.extend(exceptions.unused());
     violations.sort();
     violations.dedup();

@@ -1,4 +1,4 @@
-//! The memberships that the log holds. A membership takes effect when its entry is appended and goes
+//! The memberships that the log holds. One takes effect when its entry is appended and goes
 //! when the entry is truncated (paper section 6), so all are kept that can still come back.
 //!
 //! Invariants: never empty; indexes ascend; the first is that of the log's beginning.
@@ -58,7 +58,7 @@ impl Configurations {
         is_changed
     }
 
-    /// The log became the empty one behind `start`, which a snapshot with this membership stands for.
+    /// The log became empty behind `start`, for which a snapshot with this membership stands.
     pub(crate) fn reset(&mut self, start: Index, membership: Membership) {
         *self = Self::new(start, membership);
     }

@@ -231,8 +231,8 @@ impl Raft {
     }
 
     /// One vote per term, never taken back, to a log that is at least as new as ours (paper 5.2 and
-    /// 5.4.1), and none while a leader is heard that did not ask for it (thesis 4.2.3). The term was
-    /// adopted before, whatever the answer.
+    /// 5.4.1), and none while a leader is heard that did not ask for it (thesis 4.2.3). The term
+    /// was adopted before, whatever the answer.
     pub(crate) fn handle_vote(&mut self, from: NodeId, vote: Vote) {
         let free = match self.hard_state.vote {
             None => self.leader().is_none(),

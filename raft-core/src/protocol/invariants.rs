@@ -77,6 +77,10 @@ impl Raft {
             self.log.contains(snapshot),
             "INV-5: snapshot {snapshot} is of another log"
         );
+        assert!(
+            start.index <= handed || !self.snapshots.is_restored(),
+            "INV-16: compacted {start}, but only {handed} is on its way to the state machine"
+        );
         let durable = self.log.durable();
         assert!(
             durable <= last.index,

@@ -41,8 +41,8 @@ pub(crate) struct Leader {
 }
 
 impl Leader {
-    /// There is something to do. A leader that slept starts to measure time anew, and is heard of at
-    /// its next tick.
+    /// There is something to do. A leader that slept starts to measure time anew, and is heard of
+    /// at its next tick.
     pub(crate) fn wake(&mut self) {
         self.idle_ticks = 0;
         if self.is_asleep {

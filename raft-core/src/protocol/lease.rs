@@ -2,7 +2,7 @@
 //! else, the leader needs no round. Trusts clocks, so it is an option.
 //!
 //! A follower that answered a heartbeat votes for nobody for the shortest election deadline (leader
-//! stickiness), which its clock may see pass early by the configured drift. The lease of a heartbeat
+//! stickiness), which its clock may see pass early by the configured drift. A heartbeat's lease
 //! begins before it was sent and ends, on our clock, before that. Handing leadership over lets
 //! somebody be elected in spite of stickiness: from then on there is no lease in that term.
 
@@ -66,8 +66,8 @@ pub(crate) fn length(config: &Config) -> u64 {
     else {
         return 0;
     };
-    // A follower may hear us at the end of its tick, so that a part of the first one is missing; and
-    // its ticks may be handled late by up to one, so that the first one was over already.
+    // A follower may hear us at the end of its tick, so that a part of the first one is missing;
+    // and its ticks may be handled late by up to one, so that the first one was over already.
     let ticks = u64::from(config.timing.election_ticks_min).saturating_sub(2);
     let promised = ticks.saturating_mul(config.timing.tick_ms) * 1_000_000;
     promised / (100 + u64::from(clock_drift_percent)) * 100

@@ -153,8 +153,9 @@ pub struct State {
 }
 
 impl Raft {
-    /// A node with what its log store loaded, the newest snapshot of its snapshot store, and a state
-    /// machine that has applied up to `applied`. It starts as a follower with a random deadline.
+    /// A node with what its log store loaded, the newest snapshot of its snapshot store, and a
+    /// state machine that has applied up to `applied`. It starts as a follower with a random
+    /// deadline.
     ///
     /// # Errors
     /// When a setting cannot work, or the three do not belong together.

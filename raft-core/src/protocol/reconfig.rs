@@ -66,8 +66,8 @@ impl Raft {
         self.is_voter_in(self.membership())
     }
 
-    /// Under which id this node counts itself: none where it does not vote. A list that names another
-    /// incarnation under our id does not mean us.
+    /// Under which id this node counts itself: none where it does not vote. A list that names
+    /// another incarnation under our id does not mean us.
     pub(crate) fn own_voice(&self) -> Option<NodeId> {
         self.is_voter().then_some(self.config.id)
     }
@@ -162,8 +162,8 @@ impl Raft {
             let progress = role.progress.iter().find(|p| p.id == id)?;
             (Some(progress.incarnation) == incarnation).then_some(progress)
         };
-        // One that has not said a word has nothing, however little is needed yet: a group of one would
-        // wait for it for ever.
+        // One that has not said a word has nothing, however little is needed yet: a group of one
+        // would wait for it for ever.
         let needed = role.commit_before.max(Index(1));
         for id in target.voters().filter(|id| !is_own(*id)) {
             let is_new = self.membership().members().get(&id).is_none_or(|member| {

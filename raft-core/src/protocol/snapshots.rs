@@ -1,5 +1,5 @@
-//! Snapshots: when one is taken, how much log goes with it, how a follower gets one and what becomes
-//! of its log (paper section 7, thesis chapter 5).
+//! Snapshots: when one is taken, how much log goes with it, how a follower gets one and what
+//! becomes of its log (paper section 7, thesis chapter 5).
 
 use crate::config::ConfigError;
 use crate::message::{AppendReply, Message};
@@ -53,6 +53,12 @@ impl Snapshots {
     /// The last entry of the newest one.
     pub(crate) fn last(&self) -> LogId {
         self.newest.as_ref().map_or(LogId::ZERO, |n| n.meta.last)
+    }
+
+    /// Whether no snapshot waits to become the state.
+    #[cfg(any(debug_assertions, feature = "invariants"))]
+    pub(crate) fn is_restored(&self) -> bool {
+        self.to_restore.is_none()
     }
 
     /// Takes note of a complete snapshot. Older ones than the newest are not kept.

@@ -1,5 +1,5 @@
-//! Handing leadership to a chosen voter (thesis 3.10): nothing new is taken in, the target is brought
-//! in step and told to campaign at once.
+//! Handing leadership to a chosen voter (thesis 3.10): nothing new is taken in, the target is
+//! brought in step and told to campaign at once.
 
 use crate::error::TransferError;
 use crate::message::Message;

@@ -264,6 +264,8 @@ fn pause() {
             lab.sleep(SECOND);
             let answer = lab.world.answer_to(read);
             assert!(matches!(answer, Some(Answer::Found { .. })), "{answer:?}");
+            let by_lease = lab.world.coverage().of(Mark::LeaseRead) > 0;
+            assert_eq!(by_lease, reads != ReadPolicy::Round);
         }
     });
 }

@@ -32,7 +32,7 @@ const LIMIT: u64 = 1_000;
 const HARD_STATE_BYTES: u64 = 24;
 
 /// A test of the matrix.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Setting {
     clients: u64,
     servers: u64,
@@ -285,7 +285,8 @@ macro_rules! matrix {
             $(#[$doc])*
             #[test]
             fn $name() {
-                let setting = Setting { $($field: $value,)* ..PLAIN };
+                let mut setting = PLAIN;
+                $(setting.$field = $value;)*
                 seeds(SEEDS, |seed| generic(seed, setting));
             }
         )*
@@ -559,4 +560,102 @@ fn now<F: Future>(future: F) -> F::Output {
         std::task::Poll::Ready(output) => output,
         std::task::Poll::Pending => panic!("the machine in memory never waits"),
     }
+}
+
+/// The driver of the later years: five clients set one key, or one of 100, with the version that
+/// they read before. Each success raises the version by one, so that in the end it is the number
+/// of successes: with sessions no client is ever told "maybe". Partitions and losses all the while.
+fn versioned_puts(seed: u64, keys: u64) {
+    let setting = Setting {
+        unreliable: true,
+        partitions: true,
+        limit: Some(LIMIT),
+        ..PLAIN
+    };
+    let mut lab = lab(options(seed, &setting), true);
+    let mut clerks = Clerks::new(&lab, setting.clients, true);
+    let mut wins = vec![0; usize::try_from(keys).expect("small")];
+    let mut doing: Vec<Option<usize>> = vec![None; clerks.count()];
+    let end = lab.world.now() + 5 * SECOND;
+    let mut next_split = SECOND;
+    loop {
+        let is_ending = lab.world.now() >= end;
+        for (clerk, doing) in doing.iter_mut().enumerate() {
+            if !clerks.is_idle(clerk) {
+                continue;
+            }
+            let reply = clerks.take_reply(clerk);
+            let version = match reply {
+                Some(Reply::Found { version, .. }) => Some(version),
+                Some(Reply::Absent) => Some(0),
+                Some(Reply::Written { .. }) => {
+                    wins[doing.take().expect("it set a key")] += 1;
+                    None
+                }
+                _ => None,
+            };
+            if is_ending {
+                continue;
+            }
+            let op = match (version, *doing) {
+                (Some(version), Some(key)) => {
+                    let expect = history::Expect::Version(version);
+                    Op::cas(key.to_string(), expect, format!("{clerk} {version}"))
+                }
+                _ => {
+                    let key = usize::try_from(lab.chance.below(keys)).expect("small");
+                    *doing = Some(key);
+                    Op::get(key.to_string())
+                }
+            };
+            clerks.begin(&lab, clerk, op);
+        }
+        let idle = (0..doing.len()).all(|clerk| clerks.is_idle(clerk));
+        if is_ending && idle {
+            break;
+        }
+        if lab.world.now() >= next_split && !is_ending {
+            split(&mut lab);
+            next_split = lab.world.now() + SECOND;
+        } else if is_ending {
+            lab.world.repair();
+        }
+        assert!(
+            lab.world.now() < end + 30 * SECOND,
+            "some clerk does not come to an end"
+        );
+        let until = if is_ending {
+            end + 30 * SECOND
+        } else {
+            end.min(next_split)
+        };
+        clerks.advance(&mut lab, until);
+    }
+    eprintln!(
+        "seed {seed} wins {} answered {}",
+        wins.iter().sum::<u64>(),
+        clerks.answered
+    );
+    assert!(wins.iter().sum::<u64>() > 10, "somebody wins");
+    for (key, wins) in wins.iter().enumerate() {
+        let reply = clerks.call(&mut lab, 0, Op::get(key.to_string()));
+        let version = match reply {
+            Reply::Found { version, .. } => version,
+            _ => 0,
+        };
+        assert_eq!(version, *wins, "key {key}");
+    }
+    clerks.judge(&lab);
+}
+
+/// See [`versioned_puts`].
+#[test]
+fn versioned_puts_of_one_key() {
+    seeds(SEEDS, |seed| versioned_puts(seed, 1));
+}
+
+/// See [`versioned_puts`].
+#[test]
+fn versioned_puts_of_100_keys() {
+    seeds(SEEDS, |seed| versioned_puts(seed, 100));
 }

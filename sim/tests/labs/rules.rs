@@ -37,8 +37,10 @@ fn heartbeat(commit: u64) -> Message {
 
 /// Whether some of these grants a vote.
 fn granted(said: &[Envelope]) -> bool {
-    let grants = |envelope: &Envelope| matches!(&envelope.message, Message::VoteReply(reply) if reply.granted);
-    said.iter().any(grants)
+    said.iter().any(|envelope| match &envelope.message {
+        Message::VoteReply(reply) => reply.granted,
+        _ => false,
+    })
 }
 
 /// NEW-double-vote (W6: none of the course's tests finds a node that forgets its vote). C votes for

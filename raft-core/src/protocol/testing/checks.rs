@@ -69,7 +69,8 @@ impl Checks {
     }
 
     /// Nobody who does not have what is committed could be elected by what is on the disks, in the
-    /// membership that it knows itself (paper 5.4.3). By Log Matching it is enough to look at the highest entry.
+    /// membership that it knows itself (paper 5.4.3). By Log Matching it is enough to look at the
+    /// highest entry.
     fn committed_is_safe(&self, nodes: &BTreeMap<NodeId, TestNode>) {
         let Some((_, (entry, _))) = self.committed.last_key_value() else {
             return;

@@ -515,7 +515,8 @@ fn a_node_with_a_snapshot_and_an_empty_log_votes_and_appends_by_the_snapshots_la
 
 #[test]
 fn whatever_reconnects_a_follower_to_the_log_ends_its_wait_for_a_snapshot() {
-    // A snapshot of B, when B led, arrives while one of A is on its way for ever (cockroach 106793).
+    // A snapshot of B, when B led, arrives while one of A is on its way for ever (cockroach
+    // 106793).
     let mut cluster = diverged();
     until_sent(&mut cluster);
     let matched = |cluster: &Cluster| {

@@ -96,11 +96,6 @@ impl Clerks {
         self.clerks[clerk].reach = nodes.to_vec();
     }
 
-    /// Requests and answers are late and lost, or not.
-    pub(crate) fn set_unreliable(&mut self, unreliable: bool) {
-        self.unreliable = unreliable;
-    }
-
     /// Whether a client has nothing under way.
     pub(crate) fn is_idle(&self, clerk: usize) -> bool {
         let clerk = &self.clerks[clerk];
