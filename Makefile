@@ -1,7 +1,7 @@
 # The one front door: each target is one line. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-quick chaos bench lint fmt tidy doc setup
+.PHONY: help run test test-quick sim chaos bench lint fmt tidy doc setup
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -14,6 +14,9 @@ test: ## do all remaining set-up and run every test, RocksDB included
 
 test-quick: ## the tests without RocksDB, nothing installed
 	@cargo test --locked --workspace
+
+sim: ## simulate 1,000 seeds of whole clusters with faults; `cargo run -p sim -- --help` says more
+	@cargo run --locked --release --package sim -- --seeds 1..1000 --require-coverage
 
 chaos: ## import real files while nodes are killed and paused, then compare (Linux, python3)
 	@./scripts/chaos.sh

@@ -69,7 +69,7 @@ pub enum Outcome {
     /// The encoded [`crate::QueryReply`].
     Answer(Bytes),
     /// How the node is.
-    Status(NodeStatus),
+    Status(Box<NodeStatus>),
     /// This node does not lead; nothing was applied.
     NotLeader(Notice),
     /// A queue is full or the node is not ready; nothing was applied. Try again later.

@@ -70,7 +70,7 @@ impl KvClient {
         };
         // It takes no room: a full client must still be able to look what is the matter.
         match self.shared().call(call).await.answer {
-            Answer::Outcome(Outcome::Status(status)) => Ok(Some(status)),
+            Answer::Outcome(Outcome::Status(status)) => Ok(Some(*status)),
             Answer::Closed => Err(ClientError::Closed),
             Answer::Outcome(_) | Answer::Late(_) | Answer::Lost(_) => Ok(None),
         }

@@ -202,7 +202,7 @@ impl Service {
                 Ok(answer) => Outcome::Answer(answer),
                 Err(error) => self.read_failed(error),
             },
-            Work::Status => Outcome::Status(self.status()),
+            Work::Status => Outcome::Status(Box::new(self.status())),
         };
         Done {
             outcome,

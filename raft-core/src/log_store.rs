@@ -51,9 +51,7 @@ pub trait LogStore: Send {
     async fn reset(&mut self, to: LogId) -> Result<(), StorageError>;
 
     /// Where the snapshots are kept that compacted entries live on in.
-    fn snapshots(&self) -> Arc<dyn SnapshotStore> {
-        Arc::new(crate::snapshot::NoSnapshots)
-    }
+    fn snapshots(&self) -> Arc<dyn SnapshotStore>;
 
     /// A reader that works beside `append`: a follower's catch-up never queues behind a sync, nor
     /// the other way round.

@@ -141,10 +141,12 @@ pub trait SnapshotReader: Send {
     async fn next_part(&mut self) -> Result<Option<Bytes>, StorageError>;
 }
 
-/// Keeps no snapshots.
+/// Keeps no snapshots, for tests of what does not need them.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug)]
-pub struct NoSnapshots;
+pub(crate) struct NoSnapshots;
 
+#[cfg(test)]
 #[async_trait]
 impl SnapshotStore for NoSnapshots {
     fn latest(&self) -> Option<SnapshotDescriptor> {

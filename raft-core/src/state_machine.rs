@@ -33,22 +33,15 @@ pub trait StateMachine: Send {
     ///
     /// # Errors
     /// As `apply`.
-    async fn snapshot(&mut self) -> Result<Box<dyn StateImage>, StateMachineError> {
-        Err(StateMachineError("snapshots are not supported".to_owned()))
-    }
+    async fn snapshot(&mut self) -> Result<Box<dyn StateImage>, StateMachineError>;
 
     /// Replaces the whole state by that of a snapshot, all or nothing. Afterwards the state is what
     /// it was at [`crate::SnapshotMeta::last`] of the snapshot's descriptor.
     ///
     /// # Errors
     /// When the snapshot cannot be read or understood. The node then ends.
-    async fn restore(
-        &mut self,
-        snapshot: Box<dyn SnapshotReader>,
-    ) -> Result<(), StateMachineError> {
-        let what = format!("{} cannot be restored", snapshot.descriptor());
-        Err(StateMachineError(what))
-    }
+    async fn restore(&mut self, snapshot: Box<dyn SnapshotReader>)
+    -> Result<(), StateMachineError>;
 
     /// The last command that is part of the state and will still be after a restart: a machine in
     /// memory answers [`LogId::ZERO`] when it starts, and is given the log from its beginning.

@@ -35,11 +35,7 @@ pub trait Transport: Send + Sync {
         to: NodeId,
         envelope: Envelope,
         content: Box<dyn SnapshotReader>,
-    ) -> Result<(), SendError> {
-        let _ = (envelope, content);
-        let why = "snapshots are not supported".to_owned();
-        Err(SendError::Unreachable { to, why })
-    }
+    ) -> Result<(), SendError>;
 
     /// What comes next from any peer; `None` after [`Transport::close`].
     async fn recv(&self) -> Option<Incoming>;
@@ -47,9 +43,7 @@ pub trait Transport: Send + Sync {
     /// Whom to reach and where, from now on. What comes from others is still handed over, where it
     /// is authentic: a node that was just added does not know anybody, and one that lags does not
     /// know the newest members. `own` is left out.
-    fn set_members(&self, own: NodeId, members: &Membership) {
-        let _ = (own, members);
-    }
+    fn set_members(&self, own: NodeId, members: &Membership);
 
     /// Ends all connections and wakes `recv`. Later sends fail.
     async fn close(&self);

@@ -6,7 +6,8 @@
 //!
 //! Each keeps its snapshots as well: in memory, or in files in a directory beside the log, whose
 //! format is [`snapshot_file`]. All three pass the suite in `conformance` (feature `conformance`),
-//! which is there for other implementations as well. The bytes on the disk are described in `docs/disk-format.md`.
+//! which is there for other implementations as well. The bytes on the disk are described in
+//! `docs/disk-format.md`.
 
 mod batch_thread;
 mod blocking;

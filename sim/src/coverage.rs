@@ -82,6 +82,8 @@ marks! {
     CutOneWay = "a link was cut in one direction",
     /// Both directions of one link.
     CutApart = "two nodes were cut off from each other",
+    /// What a new leader appends reaches nobody.
+    CutAtElection = "a leader was cut off as soon as it had won",
     /// The old leader hears nothing of its successor.
     CutAtHandover = "a leader was cut off while it handed over",
     /// A leader could not be heard, or could not hear.

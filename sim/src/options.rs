@@ -362,6 +362,7 @@ fn draw_limits(prng: &mut Prng) -> Limits {
         limits.proposal_bytes_max = 2_048;
         limits.uncommitted_bytes_max = usize::try_from(prng.between(4_096, 8_192)).expect("small");
         limits.apply_bytes_max = usize::try_from(prng.between(4_096, 8_192)).expect("small");
+        limits.uncommitted_ticks_max = u32::try_from(prng.between(1, 40)).expect("small");
         limits.reads_pending_max = usize::try_from(prng.between(4, 32)).expect("small");
     }
     limits

@@ -223,6 +223,9 @@ impl World {
         }
         self.checks.turn(position, &before, &self.nodes)?;
         self.cover_turn(position, &before);
+        if before.role != Role::Leader && self.nodes[position].leads() {
+            self.disturb_election(id);
+        }
         self.cover_log_start(position, &before, &effects);
         let unlucky = self.options.crash_within_turn;
         let crashes = self.is_hostile && unlucky > 0 && {

@@ -202,9 +202,10 @@ impl World {
     pub(crate) fn start(&mut self, id: NodeId) {
         let drift = self.options.clock_drift;
         let rate = match self.chances.clocks.below(4) {
-            0 => 1_000 - drift,
-            1 => 1_000 + drift,
-            _ => self.chances.clocks.between(1_000 - drift, 1_000 + drift),
+            // The worst cases first, where clocks drift at all.
+            0 if drift > 0 => 1_000 - drift,
+            1 if drift > 0 => 1_000 + drift,
+            draw => 1_000 - drift + draw * drift / 2,
         };
         let tick = self.options.tick() * rate / 1_000;
         let first_tick = self.chances.clocks.between(1, tick);

@@ -26,7 +26,7 @@ use self::child::NodeCommand;
 use self::events::{refuse_start, tell};
 use self::plan::{Prepared, is_local, prepare};
 use self::ready::wait_until_ready;
-use self::roster::{Incarnate, Step, steps};
+use self::roster::{Incarnate, Members, Step, steps};
 use self::status_line::Screen;
 use self::supervisor::{Event, Supervisor, What};
 use crate::cli::{ClusterArgs, Transport};
@@ -116,16 +116,21 @@ impl Attendant<'_> {
     async fn watch_over(&mut self, client: &KvClient, screen: &mut Screen<'_>) -> Outcome {
         let mut members = roster::follow(&self.prepared.layout.dir).await?;
         let every = screen.every();
+        let look = || async {
+            sleep(every).await;
+            client.status().await
+        };
+        // Kept while other things happen: with a new one each time its pause would never end.
+        let mut next_look = Box::pin(look());
         loop {
-            let look = async {
-                sleep(every).await;
-                client.status().await
-            };
             tokio::select! {
-                reports = look => screen.status(&of_cluster(reports?)),
+                reports = &mut next_look => {
+                    screen.status(&of_cluster(reports?));
+                    next_look.set(look());
+                }
                 Ok(()) = members.changed() => {
                     let members = members.borrow_and_update().clone();
-                    self.follow(&members.unwrap_or_default())?;
+                    self.follow(&members)?;
                 }
                 event = self.events.recv() => match event {
                     Some(event) => self.take_note(&event, screen),
@@ -136,10 +141,10 @@ impl Attendant<'_> {
     }
 
     /// Starts who has joined and stops who was removed.
-    fn follow(&mut self, members: &[Incarnate]) -> Result<(), Failure> {
+    fn follow(&mut self, members: &Members) -> Result<(), Failure> {
         // A directory that is being changed is looked at again a little later.
         let found = load(&self.prepared.layout.dir).ok().flatten();
-        let (Some(layout), false) = (found, members.is_empty()) else {
+        let (Some(layout), false) = (found, members.nodes.is_empty()) else {
             return Ok(());
         };
         let here: Vec<_> = layout

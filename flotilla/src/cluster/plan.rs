@@ -98,7 +98,7 @@ pub(crate) fn refuse_foreign(dir: &Path) -> Result<(), Failure> {
     };
     let entries = listed
         .map_err(|error| Failure::usage(format!("cannot list {}: {error}", dir.display())))?;
-    let names = entries.iter().map(|entry| entry.file_name());
+    let names = entries.iter().map(std::fs::DirEntry::file_name);
     let mut strangers: Vec<_> = names
         .filter(|name| !OURS.iter().any(|it| name == it))
         .collect();

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use kv_client::{ClientConfig, ClientError, KvClient};
+use kv_client::{ClientConfig, ClientError, KvClient, MembersReport};
 use kv_service::config::NodeConfig;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -46,8 +46,28 @@ pub(super) enum Step {
     Retire(u64),
 }
 
-/// The members, as long as no change of them is under way.
-pub(super) type Members = Option<Vec<Incarnate>>;
+/// The members, as far as somebody says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Members {
+    /// Who they are.
+    pub(super) nodes: Vec<Incarnate>,
+    /// Whether the leader says so, and no change of them is under way. If not, it is enough to
+    /// start a node, which may be the one that a majority waits for; but not to stop one.
+    pub(super) is_certain: bool,
+}
+
+impl Members {
+    fn of(report: &MembersReport, is_certain: bool) -> Self {
+        let nodes = report.members.iter().map(|member| Incarnate {
+            id: member.id,
+            incarnation: member.incarnation,
+        });
+        Self {
+            nodes: nodes.collect(),
+            is_certain: is_certain && !report.is_changing,
+        }
+    }
+}
 
 /// Asks for the members again and again, until nobody listens. Nothing where the directory has no
 /// administrator: it was made by an older version, and members of such a cluster do not change.
@@ -55,7 +75,7 @@ pub(super) type Members = Option<Vec<Incarnate>>;
 /// # Errors
 /// When the administrator's configuration cannot be used.
 pub(super) async fn follow(dir: &Path) -> Result<watch::Receiver<Members>, Failure> {
-    let (told, listener) = watch::channel(None);
+    let (told, listener) = watch::channel(Members::default());
     let path = dir.join("admin.toml");
     if path.exists() {
         let mut config = ClientConfig::load(&path).map_err(ClientError::from)?;
@@ -68,20 +88,26 @@ pub(super) async fn follow(dir: &Path) -> Result<watch::Receiver<Members>, Failu
 
 async fn ask(client: KvClient, told: watch::Sender<Members>) {
     while !told.is_closed() {
-        // Without an answer nothing is known, and so nothing is done.
-        if let Ok(report) = client.members().await {
-            let members = report.members.iter().map(|member| Incarnate {
-                id: member.id,
-                incarnation: member.incarnation,
-            });
-            told.send_replace((!report.is_changing).then(|| members.collect()));
+        if let Some(members) = members(&client).await {
+            told.send_replace(members);
         }
         sleep(EVERY).await;
     }
 }
 
+/// What the leader says; where none answers, what the node in the newest term has in its log.
+async fn members(client: &KvClient) -> Option<Members> {
+    if let Ok(report) = client.members().await {
+        return Some(Members::of(&report, true));
+    }
+    let reports = client.status().await.ok()?;
+    let statuses = reports.iter().filter_map(|report| report.status.as_ref());
+    let newest = statuses.max_by_key(|status| (status.term, status.last_index))?;
+    Some(Members::of(&newest.membership, false))
+}
+
 /// What is to be done so that the members that are here run, and nobody else.
-pub(super) fn steps(here: &[Incarnate], known: &[Known], members: &[Incarnate]) -> Vec<Step> {
+pub(super) fn steps(here: &[Incarnate], known: &[Known], members: &Members) -> Vec<Step> {
     let is_new = |node: &Incarnate| {
         let same_id = known.iter().find(|kept| kept.id == node.id);
         // One that has ended as this incarnation had its reasons.
@@ -89,13 +115,13 @@ pub(super) fn steps(here: &[Incarnate], known: &[Known], members: &[Incarnate]) 
     };
     let starts = here
         .iter()
-        .filter(|node| members.contains(node) && is_new(node));
+        .filter(|node| members.nodes.contains(node) && is_new(node));
     let is_stranger = |kept: &&Known| {
         let node = Incarnate {
             id: kept.id,
             incarnation: kept.incarnation,
         };
-        kept.runs && !members.contains(&node)
+        members.is_certain && kept.runs && !members.nodes.contains(&node)
     };
     let stops = known.iter().filter(is_stranger);
     let starts = starts.map(|node| Step::Start(*node));
@@ -120,43 +146,70 @@ mod tests {
         }
     }
 
+    fn certain(nodes: &[Incarnate]) -> Members {
+        Members {
+            nodes: nodes.to_vec(),
+            is_certain: true,
+        }
+    }
+
     #[test]
     fn a_member_whose_directory_appears_is_started_once() {
         let here = [node(1, 11), node(2, 12)];
         let before = [known(1, 11, true)];
-        assert_eq!(steps(&here, &before, &here), [Step::Start(node(2, 12))]);
+        assert_eq!(
+            steps(&here, &before, &certain(&here)),
+            [Step::Start(node(2, 12))]
+        );
         let after = [known(1, 11, true), known(2, 12, true)];
-        assert_eq!(steps(&here, &after, &here), []);
+        assert_eq!(steps(&here, &after, &certain(&here)), []);
         // It was asked to end, by hand.
         let ended = [known(1, 11, true), known(2, 12, false)];
-        assert_eq!(steps(&here, &ended, &here), []);
+        assert_eq!(steps(&here, &ended, &certain(&here)), []);
     }
 
     #[test]
     fn a_directory_whose_node_is_no_member_yet_is_left_alone() {
         let here = [node(1, 11), node(2, 12)];
         let before = [known(1, 11, true)];
-        assert_eq!(steps(&here, &before, &[node(1, 11)]), []);
+        assert_eq!(steps(&here, &before, &certain(&[node(1, 11)])), []);
     }
 
     #[test]
     fn who_was_removed_is_stopped() {
         let here = [node(1, 11), node(2, 12)];
         let all = [known(1, 11, true), known(2, 12, true)];
-        assert_eq!(steps(&here, &all, &[node(1, 11)]), [Step::Retire(2)]);
+        assert_eq!(
+            steps(&here, &all, &certain(&[node(1, 11)])),
+            [Step::Retire(2)]
+        );
         let ended = [known(1, 11, true), known(2, 12, false)];
-        assert_eq!(steps(&here, &ended, &[node(1, 11)]), []);
+        assert_eq!(steps(&here, &ended, &certain(&[node(1, 11)])), []);
     }
 
     #[test]
     fn a_replaced_node_is_started_when_its_former_self_has_ended() {
         let members = [node(1, 11), node(2, 99)];
         let runs = [known(1, 11, true), known(2, 12, true)];
-        assert_eq!(steps(&members, &runs, &members), [Step::Retire(2)]);
+        assert_eq!(
+            steps(&members, &runs, &certain(&members)),
+            [Step::Retire(2)]
+        );
         let ended = [known(1, 11, true), known(2, 12, false)];
         assert_eq!(
-            steps(&members, &ended, &members),
+            steps(&members, &ended, &certain(&members)),
             [Step::Start(node(2, 99))]
         );
+    }
+
+    #[test]
+    fn without_a_leader_nodes_are_started_and_none_is_stopped() {
+        let here = [node(1, 11), node(2, 12), node(3, 13)];
+        let all = [known(1, 11, true), known(3, 13, true)];
+        let members = Members {
+            nodes: vec![node(1, 11), node(2, 12)],
+            is_certain: false,
+        };
+        assert_eq!(steps(&here, &all, &members), [Step::Start(node(2, 12))]);
     }
 }

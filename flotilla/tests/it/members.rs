@@ -66,9 +66,16 @@ fn a_learner_that_lags_is_not_promoted() {
 fn of_changes_at_the_same_time_each_is_done_or_refused() {
     let cluster = Cluster::start(&["--nodes", "3"]);
     for id in 4..8 {
-        let id = id.to_string();
-        cluster.run(["member", "add", &id, ELSEWHERE]).expect(0);
+        let (id, address) = (id.to_string(), format!("db{id}.example.invalid:7400"));
+        cluster.run(["member", "add", &id, &address]).expect(0);
     }
+    let taken = cluster.run(["member", "add", "8", ELSEWHERE]);
+    assert!(
+        taken.expect_error(5).contains(ELSEWHERE),
+        "{}",
+        taken.stderr
+    );
+    assert!(!cluster.dir.join("node-8").exists());
     assert_eq!(cluster.members(), (vec![1, 2, 3], vec![4, 5, 6, 7]));
     let children = (4..8).map(|id: u64| {
         let mut command = cluster.command(["member", "remove", &id.to_string()]);

@@ -262,7 +262,7 @@ pub(crate) fn response() -> impl Strategy<Value = Response> {
             (any::<u64>(), any::<u64>(), bytes())
                 .prop_map(|(term, index, reply)| Outcome::Applied { term, index, reply }),
             bytes().prop_map(Outcome::Answer),
-            node_status().prop_map(Outcome::Status),
+            node_status().prop_map(|status| Outcome::Status(Box::new(status))),
             notice().prop_map(Outcome::NotLeader),
             text().prop_map(Outcome::Unavailable),
             text().prop_map(Outcome::Unknown),

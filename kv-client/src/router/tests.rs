@@ -204,11 +204,11 @@ fn the_others_are_asked_when_nobody_leads() {
     // The question asked when the connection was made is still unanswered: not asked twice.
     assert!((0..3).all(|endpoint| played.taken(endpoint).is_empty()));
     let status = |term, leader| {
-        Outcome::Status(NodeStatus {
+        Outcome::Status(Box::new(NodeStatus {
             term,
             leader,
             ..NodeStatus::default()
-        })
+        }))
     };
     for endpoint in 0..3 {
         played.hear(endpoint, 1, status(1, None));
@@ -230,7 +230,7 @@ fn the_others_are_asked_when_nobody_leads() {
 #[test]
 fn a_silent_leader_makes_the_client_ask_around() {
     let mut played = Played::with_leader();
-    let status = || Outcome::Status(NodeStatus::default());
+    let status = || Outcome::Status(Box::default());
     for endpoint in 0..3 {
         played.hear(endpoint, 1, status());
     }
@@ -394,7 +394,7 @@ fn members_are_learned_up_to_the_limit() {
             .collect(),
         ..NodeStatus::default()
     };
-    let effects = played.hear(0, request, Outcome::Status(status));
+    let effects = played.hear(0, request, Outcome::Status(Box::new(status)));
     let expected: Vec<usize> = (3..crate::config::ENDPOINTS_MAX).collect();
     assert_eq!(effects.discovered, expected);
     let first = played.router.endpoints().at(0);

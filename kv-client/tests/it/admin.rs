@@ -191,12 +191,12 @@ async fn a_transfer_without_an_answer_is_settled_by_who_leads() {
     });
     cluster.node(2).play(move |body| match body {
         RequestBody::Status if handed_over.load(Ordering::SeqCst) => {
-            Reaction::Answer(Outcome::Status(NodeStatus {
+            Reaction::Answer(Outcome::Status(Box::new(NodeStatus {
                 id: 2,
                 term: 2,
                 leader: Some(2),
                 ..NodeStatus::default()
-            }))
+            })))
         }
         _ => Reaction::Usual,
     });

@@ -487,13 +487,13 @@ impl NodeState {
                 let query = kv_api::decode(&query).expect("a query");
                 Outcome::Answer(kv_api::encode(&store.query(query)).into())
             }
-            RequestBody::Status => Outcome::Status(NodeStatus {
+            RequestBody::Status => Outcome::Status(Box::new(NodeStatus {
                 id: self.id,
                 term: notice.term,
                 leader: notice.leader.map(|(id, _)| id),
                 members: self.members.clone(),
                 ..NodeStatus::default()
-            }),
+            })),
             other => Outcome::Refused(format!("a played node knows nothing of {other:?}")),
         }
     }

@@ -390,6 +390,19 @@ mod tests {
             Ok(query)
         }
 
+        async fn snapshot(
+            &mut self,
+        ) -> Result<Box<dyn crate::state_machine::StateImage>, StateMachineError> {
+            unreachable!("nobody asks for one")
+        }
+
+        async fn restore(
+            &mut self,
+            _: Box<dyn crate::snapshot::SnapshotReader>,
+        ) -> Result<(), StateMachineError> {
+            unreachable!("there is none")
+        }
+
         fn applied(&self) -> LogId {
             LogId::ZERO
         }

@@ -304,6 +304,10 @@ mod tests {
             Ok(())
         }
 
+        fn snapshots(&self) -> Arc<dyn crate::snapshot::SnapshotStore> {
+            Arc::new(crate::snapshot::NoSnapshots)
+        }
+
         fn reader(&self) -> Arc<dyn LogReader> {
             Arc::new(self.clone())
         }
@@ -334,6 +338,17 @@ mod tests {
             }
             Ok(())
         }
+
+        async fn send_snapshot(
+            &self,
+            _: NodeId,
+            _: Envelope,
+            _: Box<dyn crate::snapshot::SnapshotReader>,
+        ) -> Result<(), SendError> {
+            unreachable!("no snapshot is sent")
+        }
+
+        fn set_members(&self, _: NodeId, _: &crate::membership::Membership) {}
 
         async fn recv(&self) -> Option<crate::transport::Incoming> {
             None

@@ -290,6 +290,17 @@ mod tests {
             Err(SendError::Unreachable { to, why })
         }
 
+        async fn send_snapshot(
+            &self,
+            _: NodeId,
+            _: Envelope,
+            _: Box<dyn crate::snapshot::SnapshotReader>,
+        ) -> Result<(), SendError> {
+            unreachable!("no snapshot is sent")
+        }
+
+        fn set_members(&self, _: NodeId, _: &Membership) {}
+
         async fn recv(&self) -> Option<crate::transport::Incoming> {
             std::future::pending().await
         }

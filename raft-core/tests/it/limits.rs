@@ -120,6 +120,17 @@ impl StateMachine for Ahead {
         Ok(query)
     }
 
+    async fn snapshot(&mut self) -> Result<Box<dyn raft_core::StateImage>, StateMachineError> {
+        unreachable!("nobody asks for one")
+    }
+
+    async fn restore(
+        &mut self,
+        _: Box<dyn raft_core::SnapshotReader>,
+    ) -> Result<(), StateMachineError> {
+        unreachable!("there is none")
+    }
+
     fn applied(&self) -> LogId {
         LogId::new(Term(1), Index(5))
     }

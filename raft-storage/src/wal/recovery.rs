@@ -113,13 +113,14 @@ fn segment_paths(dir: &Path) -> Result<(u64, Vec<PathBuf>), StorageError> {
         }
     }
     sequences.sort_unstable();
+    let first = sequences.first().map_or(1, |(sequence, _)| *sequence);
+    if first == 0 {
+        return Err(foreign(dir, "has a segment 0; they begin with 1"));
+    }
     // Whether segments before the first one are missing is known once the start of the log is.
-    let first = sequences
-        .first()
-        .map_or(1, |(sequence, _)| *sequence)
-        .max(1);
-    for (expected, (sequence, _)) in (first..).zip(&sequences) {
-        if *sequence != expected {
+    for pair in sequences.windows(2) {
+        let (expected, sequence) = (pair[0].0 + 1, pair[1].0);
+        if sequence != expected {
             let what = format!("segment {expected} is missing, segment {sequence} is there");
             return Err(damaged(dir, 0, what));
         }

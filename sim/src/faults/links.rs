@@ -11,6 +11,9 @@ use crate::world::World;
 /// Leaders of 1,000 that are cut off while they hand over.
 const CUT_OFF_AT_HANDOVER: u64 = 400;
 
+/// Leaders of 1,000 that are cut off when they win.
+const CUT_OFF_AT_ELECTION: u64 = 100;
+
 impl World {
     /// Cuts the links of a shape, in place of those that were cut before, and repairs them after a
     /// while.
@@ -103,10 +106,23 @@ impl World {
         let is_wanted = self.is_hostile && self.options.has(Family::Transfer);
         if is_wanted && self.chances.faults.chance(CUT_OFF_AT_HANDOVER) {
             self.coverage.count(Mark::CutAtHandover);
-            let ids = self.ids().into_iter().filter(|id| *id != leader);
-            let others: Vec<_> = ids.collect();
-            self.cut_after_fault(between(&[leader], &others));
+            self.cut_off(leader);
         }
+    }
+
+    /// A leader is cut off in the very moment in which it wins: what it appends reaches nobody.
+    pub(crate) fn disturb_election(&mut self, leader: NodeId) {
+        let is_wanted = self.is_hostile && self.options.has(Family::Churn);
+        if is_wanted && self.chances.faults.chance(CUT_OFF_AT_ELECTION) {
+            self.coverage.count(Mark::CutAtElection);
+            self.cut_off(leader);
+        }
+    }
+
+    fn cut_off(&mut self, leader: NodeId) {
+        let others = self.ids().into_iter().filter(|id| *id != leader);
+        let others: Vec<_> = others.collect();
+        self.cut_after_fault(between(&[leader], &others));
     }
 
     /// A link holds back all that it gets, and then lets go at once.

@@ -3,12 +3,13 @@
 
 mod restore;
 mod save;
+mod shown;
 
-use kv_service::backup::{self, Backup, BackupError};
-use serde_json::{Map, Value, json};
+use kv_service::backup::{self, BackupError};
+use serde_json::Value;
 
+use self::shown::{blocking, object, words};
 use crate::cli::{SnapshotCommand, SnapshotVerifyArgs};
-use crate::commands::status::size;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::Output;
 
@@ -43,42 +44,4 @@ async fn verify(args: &SnapshotVerifyArgs, output: &mut Output) -> Outcome {
     )?;
     output.flush()?;
     Ok(Exit::Done)
-}
-
-/// Files block, so they are used where that hurts nobody.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Failure> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| Failure::stopped(format!("a task panicked: {error}")))
-}
-
-/// What a file holds, for programs.
-fn object(file: &str, backup: &Backup) -> Map<String, Value> {
-    let (descriptor, last) = (&backup.descriptor, backup.descriptor.meta.last);
-    let object = json!({
-        "file": file,
-        "cluster_id": backup.cluster.to_string(),
-        "term": last.term.0,
-        "index": last.index.0,
-        "parts": descriptor.parts,
-        "bytes": descriptor.bytes,
-        "hash": descriptor.hash.to_string(),
-    });
-    match object {
-        Value::Object(object) => object,
-        _ => Map::new(),
-    }
-}
-
-/// The same for people.
-fn words(backup: &Backup) -> String {
-    let descriptor = &backup.descriptor;
-    format!(
-        "cluster {} up to entry {}, {}, hash {}",
-        backup.cluster,
-        descriptor.meta.last.index,
-        size(descriptor.bytes),
-        descriptor.hash
-    )
 }

@@ -3,7 +3,7 @@
 use kv_service::init::{ClusterPlan, restore_cluster};
 use serde_json::json;
 
-use super::blocking;
+use super::shown::blocking;
 use crate::cli::SnapshotRestoreArgs;
 use crate::cluster::plan::{BASE_PORT_DEFAULT, refuse_foreign};
 use crate::exit::{Exit, Failure, Outcome};

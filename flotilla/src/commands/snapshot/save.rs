@@ -10,7 +10,7 @@ use kv_client::KvClient;
 use kv_service::backup::{Backup, BackupWriter};
 use serde_json::{Value, json};
 
-use super::{blocking, object, words};
+use super::shown::{blocking, object, words};
 use crate::cli::SnapshotSaveArgs;
 use crate::commands::admin::{connect, refused_by_cluster};
 use crate::exit::{Exit, Failure, Outcome};

@@ -262,6 +262,8 @@ mod tests {
             Ok(())
         }
 
+        fn set_members(&self, _: NodeId, _: &Membership) {}
+
         async fn recv(&self) -> Option<Incoming> {
             std::future::pending().await
         }

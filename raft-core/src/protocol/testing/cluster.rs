@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use super::checks::Checks;
+use super::clocks::Clocks;
 use super::disk::Disk;
 use super::render;
 use crate::config::{Config, Limits, ReadPolicy, SnapshotPolicy, Timing};
@@ -32,6 +33,7 @@ pub(super) struct Counts {
     pub(super) joint_leaders: u64,
     pub(super) transfers: u64,
     pub(super) forwarded_reads: u64,
+    pub(super) lease_reads: u64,
 }
 
 /// What the state machine of a node still has to do, in order.
@@ -103,6 +105,8 @@ pub(super) struct Cluster {
     pub(super) snapshots: SnapshotPolicy,
     pub(super) quiesce_after_ticks: Option<u32>,
     pub(super) reads: ReadPolicy,
+    /// With clocks, each node is told what its own says after whatever it does.
+    pub(super) clocks: Option<Clocks>,
     /// State machines work only when a test says so.
     pub(super) is_apply_slow: bool,
     pub(super) answers: Answers,
@@ -153,6 +157,7 @@ impl Cluster {
             },
             quiesce_after_ticks: None,
             reads: ReadPolicy::Round,
+            clocks: None,
             is_apply_slow: false,
             answers: Answers::default(),
             seed,
@@ -284,7 +289,18 @@ impl Cluster {
             return;
         };
         raft.step(input);
+        self.read_clock(id);
         self.collect(id);
+    }
+
+    fn read_clock(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).expect("known");
+        let (Some(clocks), Some(raft)) = (&mut self.clocks, &mut node.raft) else {
+            return;
+        };
+        let before = raft.state().counters.lease_reads;
+        raft.step(Input::Clock(clocks.read(id)));
+        self.counts.lease_reads += raft.state().counters.lease_reads - before;
     }
 
     /// Steps several inputs before the effects are taken, as the driver does.
@@ -295,6 +311,7 @@ impl Cluster {
         for input in inputs {
             raft.step(input);
         }
+        self.read_clock(id);
         self.collect(id);
     }
 

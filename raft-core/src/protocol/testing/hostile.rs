@@ -8,12 +8,14 @@ use proptest::prelude::*;
 use super::Cluster;
 use super::disk::Disk;
 use crate::entry::{Entry, EntryKind};
+use crate::membership::{MEMBERS_MAX, Member, MemberRole, Membership};
 use crate::message::{
-    Append, AppendReply, Conflict, Heartbeat, HeartbeatReply, Message, PreVote, PreVoteReply, Vote,
-    VoteReply,
+    Append, AppendReply, Conflict, Heartbeat, HeartbeatReply, Message, PreVote, PreVoteReply,
+    ReadIndex, ReadIndexReply, Vote, VoteReply,
 };
-use crate::protocol::{Input, Role};
-use crate::types::{Index, LogId, NodeId, Term};
+use crate::protocol::{Input, ReadTicket, Role};
+use crate::snapshot::{SnapshotDescriptor, SnapshotMeta};
+use crate::types::{Incarnation, Index, LogId, NodeId, Term};
 
 const NODE: NodeId = NodeId(1);
 const PEER: NodeId = NodeId(2);
@@ -119,6 +121,182 @@ fn a_term_that_leaves_none_to_elect_in_is_refused() {
     }
 }
 
+fn members(count: u64) -> Membership {
+    let member = |id: u64| Member {
+        incarnation: Incarnation(id * 100),
+        address: String::new(),
+        role: MemberRole::Voter,
+    };
+    let members = (1..=count).map(|id| (NodeId(id), member(id)));
+    Membership::new(members.collect()).unwrap_or_default()
+}
+
+fn snapshot(last: LogId, membership: Membership) -> Message {
+    Message::Snapshot(SnapshotDescriptor {
+        meta: SnapshotMeta { last, membership },
+        ..SnapshotDescriptor::default()
+    })
+}
+
+fn membership_entry(payload: Vec<u8>) -> Entry {
+    Entry::new(id(3, 5), EntryKind::Membership, Bytes::from(payload))
+}
+
+#[test]
+fn a_membership_that_is_damaged_is_refused_with_all_that_comes_with_it() {
+    let good = members(3).encode();
+    let mut bad = vec![vec![], Membership::default().encode().to_vec()];
+    bad.extend((0..good.len()).map(|length| good[..length].to_vec()));
+    bad.push([&good[..], &[0]].concat());
+    let mut of_nobody = good.to_vec();
+    of_nobody[3..11].fill(0);
+    bad.push(of_nobody);
+    let mut too_many = good.to_vec();
+    too_many[1] = MEMBERS_MAX as u8 + 1;
+    bad.push(too_many);
+    for payload in bad {
+        let entries = vec![membership_entry(payload), entry(3, 6)];
+        refused(3, append(id(3, 4), entries));
+    }
+    let mut cluster = cluster(PEER);
+    let sound = Message::Append(Append {
+        base: id(3, 4),
+        commit: Index(0),
+        entries: vec![membership_entry(good.to_vec())],
+    });
+    say(&mut cluster, 3, sound);
+    assert_eq!(cluster.raft(NODE).state().membership_index, Index(5));
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_is_refused() {
+    for (last, size) in [
+        (LogId::ZERO, 3),
+        (id(0, 9), 3),
+        (id(3, 0), 3),
+        (id(4, 9), 3),
+        (id(3, 9), 0),
+        (id(3, u64::MAX), 3),
+        (id(3, u64::MAX - 1), 3),
+        // It contradicts what is committed.
+        (id(1, 4), 3),
+        (id(3, 3), 3),
+    ] {
+        refused(3, snapshot(last, members(size)));
+    }
+}
+
+#[test]
+fn a_leader_takes_no_word_of_another_leader_of_its_term() {
+    let mut cluster = cluster(NODE);
+    let before = cluster.raft(NODE).state();
+    let heartbeat = |is_last| Heartbeat {
+        commit: Index(4),
+        round: 9,
+        is_last,
+    };
+    let said = [
+        snapshot(id(3, 9), members(3)),
+        Message::Heartbeat(heartbeat(true)),
+        Message::Heartbeat(heartbeat(false)),
+        append(id(3, 4), vec![entry(3, 5)]),
+        Message::TimeoutNow,
+        Message::ReadIndexReply(ReadIndexReply {
+            number: 1,
+            index: Some(Index(0)),
+        }),
+        Message::Vote(Vote {
+            last: id(3, 99),
+            is_transfer: true,
+        }),
+    ];
+    for message in said {
+        say(&mut cluster, 3, message.clone());
+        while cluster.persist(NODE) {}
+        let mut after = cluster.raft(NODE).state();
+        after.counters = before.counters;
+        assert_eq!(after, before, "{message:?}");
+    }
+}
+
+#[test]
+fn strangers_other_lives_and_nobody_are_not_counted() {
+    // Somebody who is no member, a member as another incarnation, the id 0, and ourselves.
+    let number = 1;
+    let index = Some(Index(0));
+    let replies = [
+        Message::PreVoteReply(PreVoteReply {
+            next_term: Term(4),
+            granted: true,
+        }),
+        Message::VoteReply(VoteReply {
+            granted: true,
+            last: id(3, 4),
+        }),
+        Message::AppendReply(AppendReply::Accepted { matched: Index(5) }),
+        Message::HeartbeatReply(HeartbeatReply { round: 0 }),
+        Message::ReadIndex(ReadIndex { number }),
+        Message::ReadIndexReply(ReadIndexReply { number, index }),
+    ];
+    let questions = [
+        Message::TimeoutNow,
+        append(id(3, 4), vec![entry(3, 5)]),
+        snapshot(id(3, 9), members(3)),
+        Message::Vote(Vote {
+            last: id(9, 9),
+            is_transfer: true,
+        }),
+    ];
+    for leader in [NODE, PEER] {
+        let mut cluster = cluster(leader);
+        cluster.propose(leader, "open");
+        cluster.network.clear();
+        let before = cluster.raft(NODE).state();
+        for (from, incarnation) in [(9, 900), (2, 201), (3, 0), (0, 0), (1, 100)] {
+            let mut said = replies.to_vec();
+            if from < 2 {
+                said.extend(questions.clone());
+            }
+            for message in said {
+                for term in [3, 9] {
+                    let message = message.clone();
+                    let mut envelope = cluster.envelope(NodeId(from), NODE, Term(term), message);
+                    envelope.from_incarnation = Incarnation(incarnation);
+                    cluster.receive(envelope.clone());
+                    let mut after = cluster.raft(NODE).state();
+                    let refused = after.counters.refused;
+                    assert!(refused > 0, "{envelope:?}");
+                    after.counters = before.counters;
+                    assert_eq!(after, before, "{envelope:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_meant_for_another_life_of_this_node_is_refused() {
+    let mut cluster = cluster(PEER);
+    let before = cluster.raft(NODE).state();
+    for message in [
+        Message::TimeoutNow,
+        snapshot(id(3, 9), members(3)),
+        append(id(3, 4), vec![entry(3, 5)]),
+        Message::Vote(Vote {
+            last: id(9, 9),
+            is_transfer: true,
+        }),
+    ] {
+        let mut envelope = cluster.envelope(PEER, NODE, Term(3), message);
+        envelope.to_incarnation = Incarnation(99);
+        cluster.receive(envelope);
+        let mut after = cluster.raft(NODE).state();
+        assert!(after.counters.refused > before.counters.refused);
+        after.counters = before.counters;
+        assert_eq!(after, before);
+    }
+}
+
 fn number() -> impl Strategy<Value = u64> {
     prop_oneof![6 => 0u64..8, 1 => Just(u64::MAX), 1 => Just(u64::MAX - 1), 1 => Just(1 << 63)]
 }
@@ -166,7 +344,41 @@ fn message() -> impl Strategy<Value = Message> {
             })
         },
     );
+    let payload = prop_oneof![
+        Just(members(3).encode().to_vec()),
+        Just(members(9).encode().to_vec()),
+        Just(members(1).encode().to_vec()),
+        prop::collection::vec(any::<u8>(), 0..60),
+    ];
+    let memberships = (number(), log_id(), payload).prop_map(|(commit, base, payload)| {
+        let at = id(base.term.0, base.index.0.wrapping_add(1));
+        let entries = vec![Entry::new(at, EntryKind::Membership, Bytes::from(payload))];
+        let commit = Index(commit);
+        Message::Append(Append {
+            base,
+            commit,
+            entries,
+        })
+    });
+    let heartbeat = (number(), number(), any::<bool>()).prop_map(|(commit, round, is_last)| {
+        let commit = Index(commit);
+        Message::Heartbeat(Heartbeat {
+            commit,
+            round,
+            is_last,
+        })
+    });
+    let vote = (log_id(), any::<bool>())
+        .prop_map(|(last, is_transfer)| Message::Vote(Vote { last, is_transfer }));
     prop_oneof![
+        2 => memberships,
+        1 => (log_id(), 0u64..5).prop_map(|(last, size)| snapshot(last, members(size))),
+        1 => Just(Message::TimeoutNow),
+        1 => number().prop_map(|number| Message::ReadIndex(ReadIndex { number })),
+        1 => (number(), prop::option::of(number())).prop_map(|(number, index)| {
+            let index = index.map(Index);
+            Message::ReadIndexReply(ReadIndexReply { number, index })
+        }),
         4 => append,
         2 => rejected,
         1 => number().prop_map(|matched| {
@@ -179,14 +391,17 @@ fn message() -> impl Strategy<Value = Message> {
         1 => (number(), any::<bool>()).prop_map(|(term, granted)| {
             Message::PreVoteReply(PreVoteReply { next_term: Term(term), granted })
         }),
-        1 => log_id().prop_map(|last| Message::Vote(Vote { last, is_transfer: false })),
+        1 => vote,
         1 => (any::<bool>(), log_id())
             .prop_map(|(granted, last)| Message::VoteReply(VoteReply { granted, last })),
-        1 => (number(), number()).prop_map(|(commit, round)| {
-            Message::Heartbeat(Heartbeat { commit: Index(commit), round, is_last: false })
-        }),
+        2 => heartbeat,
         1 => number().prop_map(|round| Message::HeartbeatReply(HeartbeatReply { round })),
     ]
+}
+
+/// Mostly a member; else a stranger, another life of a member, or nobody.
+fn speaker() -> impl Strategy<Value = (u64, u64)> {
+    prop_oneof![8 => Just((2, 200)), 1 => Just((9, 900)), 1 => Just((2, 201)), 1 => Just((0, 0))]
 }
 
 proptest! {
@@ -197,7 +412,7 @@ proptest! {
     #[test]
     fn no_message_stops_a_node(
         leads in any::<bool>(),
-        said in prop::collection::vec((number(), message(), 0u32..30), 1..12),
+        said in prop::collection::vec((speaker(), number(), message(), 0u32..30), 1..12),
     ) {
         let mut raft = {
             let mut cluster = cluster(if leads { NODE } else { PEER });
@@ -208,16 +423,26 @@ proptest! {
             (1..=3).map(|id| (NodeId(id), Disk::default())).collect(),
             5,
         );
-        for (term, message, ticks) in said {
-            let envelope = envelopes.envelope(PEER, NODE, Term(term), message);
+        for ((from, incarnation), term, message, ticks) in said {
+            let mut envelope = envelopes.envelope(NodeId(from), NODE, Term(term), message);
+            envelope.from_incarnation = Incarnation(incarnation);
             raft.step(Input::Message(envelope));
+            raft.step(Input::Read(vec![ReadTicket(1)]));
+            raft.step(Input::SnapshotSent { to: PEER, is_delivered: ticks % 2 == 0 });
             (0..ticks).for_each(|_| raft.step(Input::Tick));
             // The disk finishes at once. What was committed wrongly is not this test's concern.
-            for write in raft.take_effects().writes {
-                let done = crate::protocol::Persisted { number: write.number, last: write.last };
-                raft.step(Input::Persisted(done));
+            for _ in 0..2 {
+                let effects = raft.take_effects();
+                for write in effects.writes {
+                    let (number, last) = (write.number, write.last);
+                    raft.step(Input::Persisted(crate::protocol::Persisted { number, last }));
+                }
+                let restored = effects.restore.map(|meta| meta.last.index);
+                let applied = effects.apply.map(|apply| apply.to);
+                for index in restored.into_iter().chain(applied) {
+                    raft.step(Input::Applied(index));
+                }
             }
-            raft.take_effects();
         }
     }
 }

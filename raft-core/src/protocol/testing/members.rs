@@ -44,6 +44,27 @@ fn among(cluster: &mut Cluster, ids: &[NodeId]) {
 }
 
 #[test]
+fn a_learner_that_has_not_said_a_word_is_not_promoted() {
+    // A group so young that its leader has counted no heartbeat yet.
+    let mut cluster = nodes(1, &[]);
+    cluster.campaign(A);
+    cluster.stabilize();
+    cluster.add_node(D);
+    cluster.change(A, add(4, 400));
+    cluster.stabilize();
+    assert_eq!(changed(&mut cluster), Some(Ok(())));
+    cluster.change(A, promote(4));
+    cluster.stabilize();
+    let lagging = ChangeError::Lagging {
+        id: D,
+        matched: Index(0),
+        needed: Index(1),
+    };
+    assert_eq!(changed(&mut cluster), Some(Err(lagging)));
+    assert!(!state(&cluster, A).membership.is_joint());
+}
+
+#[test]
 fn any_set_of_voters_follows_any_other() {
     for target in [
         vec![4, 5],

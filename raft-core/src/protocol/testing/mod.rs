@@ -4,19 +4,24 @@
 //! [`script`] drives it by text files, [`random`] by seeds.
 
 mod checks;
+mod clocks;
 mod cluster;
 mod disk;
 mod flow;
 mod hostile;
+mod leases;
 mod members;
 mod messages;
 mod probes;
+mod quiescence;
 mod random;
 mod render;
 mod script;
 mod snapshots;
+mod stall;
 mod start;
 mod support;
 mod time;
+mod transfer;
 
 use cluster::Cluster;

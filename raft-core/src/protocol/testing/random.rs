@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Cluster;
+use super::clocks::{Clocks, DRIFT_PERCENT, TICK};
 use super::disk::Disk;
+use crate::config::ReadPolicy;
 use crate::membership::{Member, MemberRole, MembershipChange};
 use crate::message::Envelope;
 use crate::protocol::random::Random;
@@ -117,6 +119,19 @@ impl Schedule {
             cluster.snapshots.tail_bytes_max = u64::from(random.between(0, 1) * 300);
             cluster.is_apply_slow = random.between(0, 1) == 0;
             cluster.quiesce_after_ticks = (random.between(0, 3) == 0).then_some(4);
+            if random.between(0, 3) == 0 {
+                // Leases, and clocks that drift as far as is allowed.
+                cluster.reads = ReadPolicy::Lease {
+                    clock_drift_percent: DRIFT_PERCENT,
+                };
+                cluster.timing.election_ticks_min = random.between(4, 6);
+                cluster.timing.election_ticks_max = random.between(7, 10);
+                let mut clocks = Clocks::default();
+                for id in 1..=u64::from(NODES_MAX) {
+                    clocks.set(NodeId(id), &mut random);
+                }
+                cluster.clocks = Some(clocks);
+            }
             cluster.restart_all();
         }
         let faults = Faults::draw(&mut random);
@@ -162,7 +177,7 @@ impl Schedule {
         self.fault();
         let id = self.pick();
         match self.random.between(0, 99) {
-            0..=14 if !self.paused.contains(&id) => self.cluster.step(id, Input::Tick),
+            0..=14 if !self.paused.contains(&id) => self.tick(id),
             0..=44 => self.message(),
             45..=59 => self.burst(id),
             60..=82 if !self.stalled.contains(&id) => {
@@ -191,7 +206,30 @@ impl Schedule {
         }
     }
 
+    /// A clock ticks, where a clock says so.
+    fn tick(&mut self, id: NodeId) {
+        let is_due = |clocks: &mut Clocks| clocks.takes_tick(id);
+        if self.cluster.clocks.as_mut().is_none_or(is_due) {
+            self.cluster.step(id, Input::Tick);
+        }
+    }
+
+    /// A little time passes, sometimes more; or it will, while a process stands still between what
+    /// it was told and its look at the clock.
+    fn pass(&mut self) {
+        let little = u64::from(self.random.between(0, 1_000)) * (TICK / 10_000);
+        let much = u64::from(self.random.between(0, 10_000)) * (TICK / 1_000);
+        let (stands_still, is_long) = (self.chance(3), self.chance(3));
+        if let Some(clocks) = &mut self.cluster.clocks {
+            clocks.pass(if is_long { much } else { little });
+            if stands_still {
+                clocks.pause = much;
+            }
+        }
+    }
+
     fn fault(&mut self) {
+        self.pass();
         let id = self.pick();
         if self.chance(self.faults.replay) && !self.old.is_empty() {
             let position = self.below(self.old.len());
@@ -427,6 +465,9 @@ impl Schedule {
     /// Enough ticks at once that a follower campaigns, though it heard its leader just now.
     fn jump(&mut self, id: NodeId) {
         for _ in 0..self.cluster.timing.election_ticks_max {
+            if let Some(clocks) = &mut self.cluster.clocks {
+                clocks.pass_to_tick(id);
+            }
             self.cluster.step(id, Input::Tick);
         }
     }
@@ -488,6 +529,9 @@ impl Schedule {
     fn rounds(&mut self, ticks: u32) {
         for _ in 0..ticks {
             self.cluster.stabilize();
+            if let Some(clocks) = &mut self.cluster.clocks {
+                clocks.pass(TICK);
+            }
             for id in self.cluster.ids() {
                 self.cluster.step(id, Input::Tick);
             }
@@ -550,6 +594,7 @@ fn any_schedule_is_safe_and_heals() {
             ("joint leaders", counts.joint_leaders),
             ("transfers", counts.transfers),
             ("forwarded reads", counts.forwarded_reads),
+            ("lease reads", counts.lease_reads),
         ] {
             *rare.entry(name).or_default() += count;
         }

@@ -364,7 +364,11 @@ fn a_missing_or_misplaced_segment_is_refused() {
     repeated.insert(file_name(3).into(), sample.image[&last].clone());
     let mut misnamed = sample.image.clone();
     misnamed.insert("3.wal".into(), Vec::new());
-    for image in [missing, swapped, repeated, misnamed] {
+    let mut unnumbered = sample.image.clone();
+    unnumbered.insert(file_name(0).into(), sample.image[&first].clone());
+    let mut highest = Image::new();
+    highest.insert(file_name(u64::MAX).into(), sample.image[&last].clone());
+    for image in [missing, swapped, repeated, misnamed, unnumbered, highest] {
         let refused = recover(&image).unwrap_err();
         assert!(is_refusal(&refused), "{refused}");
     }

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use raft_core::{Command, LogId, StateMachine, StateMachineError};
+use raft_core::{Command, LogId, SnapshotReader, StateImage, StateMachine, StateMachineError};
 use sim::{Machine, MachineFactory};
 
 /// Adds one.
@@ -48,6 +48,14 @@ impl StateMachine for Counter {
 
     async fn query(&mut self, _query: Bytes) -> Result<Bytes, StateMachineError> {
         Ok(Bytes::copy_from_slice(&self.value.to_be_bytes()))
+    }
+
+    async fn snapshot(&mut self) -> Result<Box<dyn StateImage>, StateMachineError> {
+        Err(StateMachineError("the simulator copies it".to_owned()))
+    }
+
+    async fn restore(&mut self, _: Box<dyn SnapshotReader>) -> Result<(), StateMachineError> {
+        Err(StateMachineError("the simulator copies it".to_owned()))
     }
 
     fn applied(&self) -> LogId {

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use raft_core::{Command, LogId, StateMachine, StateMachineError};
+use raft_core::{Command, LogId, SnapshotReader, StateImage, StateMachine, StateMachineError};
 use sim::{Machine, MachineFactory};
 
 /// All commands, in order.
@@ -39,6 +39,14 @@ impl StateMachine for Recorder {
 
     async fn query(&mut self, _query: Bytes) -> Result<Bytes, StateMachineError> {
         Ok(Bytes::copy_from_slice(&self.digest.to_be_bytes()))
+    }
+
+    async fn snapshot(&mut self) -> Result<Box<dyn StateImage>, StateMachineError> {
+        Err(StateMachineError("the simulator copies it".to_owned()))
+    }
+
+    async fn restore(&mut self, _: Box<dyn SnapshotReader>) -> Result<(), StateMachineError> {
+        Err(StateMachineError("the simulator copies it".to_owned()))
     }
 
     fn applied(&self) -> LogId {
