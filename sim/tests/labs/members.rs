@@ -313,7 +313,9 @@ fn members_under_churn() {
 
 impl Lab {
     fn voters_of_anybody(&self) -> Vec<NodeId> {
+        // A node that was never added knows of nobody.
         let known = self.ids().into_iter().filter_map(|id| self.world.state(id));
+        let known = known.filter(|state| !state.membership.is_empty());
         let newest = known.max_by_key(|state| state.membership_index);
         newest.map_or_else(Vec::new, |state| state.membership.voters().collect())
     }
