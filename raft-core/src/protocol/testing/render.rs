@@ -1,15 +1,18 @@
 //! How what happens is written in scripts: short, stable, one line each.
 
+use std::fmt::Write as _;
+
 use super::disk::Disk;
 use crate::entry::{Entry, EntryKind};
+use crate::membership::Membership;
 use crate::message::{AppendReply, Envelope, Message};
-use crate::protocol::{RoleChange, Write};
+use crate::protocol::{LogStart, RoleChange, Write};
 use crate::types::NodeId;
 
 pub(super) fn entry(entry: &Entry) -> String {
     match entry.kind() {
         EntryKind::Noop => format!("{} noop", entry.id()),
-        EntryKind::Membership => format!("{} membership", entry.id()),
+        EntryKind::Membership => format!("{} {}", entry.id(), membership(entry.payload())),
         EntryKind::Command => {
             format!(
                 "{} {}",
@@ -18,6 +21,27 @@ pub(super) fn entry(entry: &Entry) -> String {
             )
         }
     }
+}
+
+/// The voters, then the learners in brackets, then whom the group leaves.
+fn membership(payload: &[u8]) -> String {
+    let membership = Membership::decode(payload).expect("checked before");
+    let ids = |ids: &mut dyn Iterator<Item = NodeId>| {
+        let ids: Vec<_> = ids.map(|id| id.to_string()).collect();
+        ids.join(" ")
+    };
+    let mut out = format!("members {}", ids(&mut membership.voters()));
+    let is_learner = |id: &NodeId| !membership.voters().any(|voter| voter == *id);
+    let learners = membership.members().keys().copied().filter(is_learner);
+    let learners = ids(&mut learners.into_iter());
+    if !learners.is_empty() {
+        write!(out, " ({learners})").unwrap();
+    }
+    if membership.is_joint() {
+        let old = ids(&mut membership.outgoing().keys().copied());
+        write!(out, " leaving {old}").unwrap();
+    }
+    out
 }
 
 fn entries(list: &[Entry]) -> String {
@@ -90,6 +114,11 @@ pub(super) fn role(change: RoleChange) -> String {
 
 pub(super) fn write(id: NodeId, write: &Write) -> Vec<String> {
     let mut parts = Vec::new();
+    match write.log_start {
+        Some(LogStart::Compact(to)) => parts.push(format!("compact to {to}")),
+        Some(LogStart::Reset(to)) => parts.push(format!("empty behind {to}")),
+        None => {}
+    }
     if let Some(hard_state) = write.batch.hard_state {
         let vote = hard_state
             .vote
@@ -101,6 +130,9 @@ pub(super) fn write(id: NodeId, write: &Write) -> Vec<String> {
     }
     if !write.batch.entries.is_empty() {
         parts.push(entries(&write.batch.entries));
+        let members = write.batch.entries.iter();
+        let members = members.filter(|entry| entry.kind() == EntryKind::Membership);
+        parts.extend(members.map(|entry| membership(entry.payload())));
     }
     if parts.is_empty() {
         parts.push("nothing".to_owned());

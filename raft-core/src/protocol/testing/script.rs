@@ -5,7 +5,10 @@
 //! `cluster N [ID="terms of its log"]`, `tick ID [COUNT]`, `campaign ID`, `propose ID VALUE`,
 //! `read ID TICKET`, `deliver`, `drop`, `repeat`, `hold`, `release`, `persist ID [COUNT]`, `load
 //! ID`, `crash ID [WRITES KEPT]`, `restart ID`, `isolate ID`, `cut FROM TO`, `heal`, `stabilize`,
-//! `status`, `disk ID`, `unreachable FROM PEER`, and
+//! `status`, `disk ID`, `unreachable FROM PEER`, `add ID` (a new node), `wipe ID`, `change ID
+//! add|promote|remove|replace MEMBER` or `change ID set "VOTERS"`, `transfer ID TARGET`, `snapshots
+//! ENTRIES` (when they are taken; starts all anew), `snapshot ID` (the one it takes is complete),
+//! `ship [lost]` (the oldest transfer of a snapshot ends), and
 //! `append TO from=ID term=T base=INDEX base_term=T terms="terms of the entries"`.
 
 use std::collections::BTreeMap;
@@ -20,6 +23,7 @@ use super::Cluster;
 use super::disk::Disk;
 use super::render;
 use crate::entry::{Entry, EntryKind};
+use crate::membership::MembershipChange;
 use crate::message::{Append, Envelope, Message};
 use crate::protocol::Input;
 use crate::types::{Index, LogId, NodeId, Term};
@@ -167,6 +171,24 @@ impl Runner {
                     }
                 }
             }
+            "add" => {
+                let id = node(args)?;
+                cluster.add_node(id);
+                cluster.start(id);
+            }
+            "wipe" => cluster.wipe(node(args)?),
+            "change" => {
+                let id = node(args)?;
+                let change = change(cluster, args)?;
+                cluster.change(id, change);
+            }
+            "transfer" => cluster.transfer_to(node(args)?, node(args)?),
+            "snapshots" => {
+                cluster.snapshots.entries = count(args, 1)? as u64;
+                cluster.restart_all();
+            }
+            "snapshot" => drop(cluster.finish_snapshot(node(args)?)),
+            "ship" => cluster.finish_transfer(0, args.next_pos().is_none()),
             "load" => drop(cluster.load(node(args)?)),
             "crash" => cluster.crash(node(args)?, count(args, 0)?),
             "restart" => cluster.start(node(args)?),
@@ -187,6 +209,27 @@ impl Runner {
         }
         Ok(String::new())
     }
+}
+
+fn change(
+    cluster: &Cluster,
+    args: &mut ArgumentConsumer<'_>,
+) -> Result<MembershipChange, Box<dyn Error>> {
+    let kind = args.next_pos().ok_or("the kind of change is missing")?;
+    if kind == "set" {
+        let ids = args.next_pos().ok_or("the voters are missing")?;
+        let ids: Result<Vec<u64>, _> = ids.split_whitespace().map(str::parse).collect();
+        return Ok(super::support::set(&ids?));
+    }
+    let id = node(args)?;
+    let incarnation = cluster.node(id).incarnation.0;
+    Ok(match kind {
+        "add" => super::support::add(id.0, incarnation),
+        "promote" => super::support::promote(id.0),
+        "remove" => super::support::remove(id.0),
+        "replace" => super::support::replace(id.0, incarnation),
+        other => return Err(format!("unknown change {other}").into()),
+    })
 }
 
 /// Delivers an append as some leader might have sent it.
