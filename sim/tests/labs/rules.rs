@@ -320,7 +320,8 @@ fn old_term_reply() {
 }
 
 /// NEW-quorum (W5, S0-12): the commit rule and the counting of votes, for 1 to 9 voters, against
-/// counting by hand; and for the joint majorities of two groups.
+/// counting by hand. Joint majorities are checked against brute force beside their arithmetic, in
+/// `raft-core/src/protocol/quorum.rs`.
 #[test]
 fn quorum() {
     for voters in 1..=9_usize {
