@@ -197,11 +197,13 @@ fn learners_come_first_and_are_promoted_only_when_they_are_caught_up() {
 
 #[test]
 fn a_leader_that_was_just_elected_does_not_take_an_empty_learner_for_one_that_caught_up() {
-    // It knows of no commit yet, and all of an empty log is there.
+    // It knows of no commit yet, and so everybody has all that it knows to be committed. Of D it
+    // hears that it has the first entry, and nothing else.
     let mut cluster = led(3);
     propose(&mut cluster, A, 50);
-    cluster.add_node(D);
-    assert_eq!(change(&mut cluster, add(4, 400)), Ok(()));
+    join(&mut cluster, A, 4);
+    cluster.answers.changed.clear();
+    cluster.crash(D, 0);
     for id in [A, B, C] {
         cluster.crash(id, 0);
         cluster.start(id);
@@ -209,6 +211,10 @@ fn a_leader_that_was_just_elected_does_not_take_an_empty_learner_for_one_that_ca
     cluster.campaign(A);
     for _ in 0..12 {
         cluster.stabilize();
+        let accepted = AppendReply::Accepted { matched: Index(1) };
+        let term = state(&cluster, A).hard_state.term;
+        let reply = cluster.envelope(D, A, term, Message::AppendReply(accepted));
+        cluster.receive(reply);
         cluster.change(A, promote(4));
         let refused = changed(&mut cluster);
         let is_refused = matches!(
