@@ -162,9 +162,7 @@ impl Raft {
             let progress = role.progress.iter().find(|p| p.id == id)?;
             (Some(progress.incarnation) == incarnation).then_some(progress)
         };
-        // One that has not said a word has nothing, however little is needed yet: a group of one
-        // would wait for it for ever.
-        let needed = role.commit_before.max(Index(1));
+        let needed = role.commit_before;
         for id in target.voters().filter(|id| !is_own(*id)) {
             let is_new = self.membership().members().get(&id).is_none_or(|member| {
                 member.role != MemberRole::Voter
