@@ -160,9 +160,12 @@ impl Log {
                     op: op.clone(),
                 }
             }
-            Step::Compact(percent) => Command::Compact {
-                revision: machine.store().revision() * percent / 100,
-            },
+            Step::Compact(percent) => {
+                // A damaged image may be of any revision.
+                let share = u128::from(machine.store().revision()) * u128::from(*percent) / 100;
+                let revision = u64::try_from(share).expect("at most the whole");
+                Command::Compact { revision }
+            }
         };
         machine.apply_command(Index(self.index), &encode(&command))
     }
