@@ -211,6 +211,21 @@ pub enum StorageError {
         /// What is wrong there.
         what: String,
     },
+    /// Synced data is damaged, and with it perhaps the newest term and vote: nothing that is left
+    /// proves which ones they were. To the cluster this is a node that lost its disk.
+    #[error(
+        "{path} is damaged at offset {offset}: {what}; the newest term and vote may be among what \
+         was lost, so this node counts as one that lost its disk: bring it back with \
+         `flotilla member replace`"
+    )]
+    LostPromises {
+        /// The file.
+        path: String,
+        /// Where in it, in bytes.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
     /// The directory belongs to somebody else or was written by a newer version.
     #[error("{path} {what}")]
     Foreign {

@@ -90,6 +90,13 @@ pub struct LoadedLog {
     pub memberships: Vec<Entry>,
     /// Encoded bytes of all entries that are held.
     pub bytes: u64,
+    /// The store lost entries that this node may have acknowledged: synced data was damaged. The
+    /// newest term and vote are intact all the same, or `load` fails. This is the last entry that
+    /// may have been acknowledged, rather too far than not far enough; the log that was loaded may
+    /// end anywhere before it, and what it holds is true. Until the log's last id has once been
+    /// this one or a higher one (by term, then index), the node does not vote, lead or acknowledge.
+    /// The store remembers it across restarts until then. `None`: nothing is missing.
+    pub refill_to: Option<LogId>,
 }
 
 impl LoadedLog {
@@ -147,4 +154,8 @@ pub struct LogUsage {
     pub log_bytes: u64,
     /// Bytes on the disk, spare files included; 0 for a store in memory.
     pub disk_bytes: u64,
+    /// Whether the disk has no room for more than what must still be written: votes, memberships,
+    /// compaction, what was accepted already. A node then takes no new proposals. Ends by itself
+    /// when there is room again. False where a store cannot tell.
+    pub is_short_of_room: bool,
 }

@@ -157,6 +157,7 @@ impl LogReader for MemoryLogStore {
         LogUsage {
             log_bytes: self.log().bytes,
             disk_bytes: 0,
+            is_short_of_room: false,
         }
     }
 }

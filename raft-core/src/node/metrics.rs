@@ -244,6 +244,7 @@ impl Metrics {
         LogUsage {
             log_bytes: self.log_bytes.value(),
             disk_bytes: self.disk_bytes.value(),
+            is_short_of_room: false,
         }
     }
 

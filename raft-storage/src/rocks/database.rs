@@ -416,6 +416,7 @@ impl Shared {
         LogUsage {
             log_bytes: self.durable().log_bytes,
             disk_bytes: disk_bytes.into_iter().filter_map(property).sum(),
+            is_short_of_room: false,
         }
     }
 }

@@ -98,6 +98,7 @@ impl LogStore for RocksLogStore {
             last: durable.outline.last(),
             memberships,
             bytes: durable.log_bytes,
+            refill_to: None,
         })
     }
 

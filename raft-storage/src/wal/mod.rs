@@ -258,6 +258,7 @@ impl LogStore for WalLogStore {
                 last: outline.last(),
                 memberships: Vec::new(),
                 bytes: durable.index.log_bytes(),
+                refill_to: None,
             };
             (loaded, durable.index.memberships().to_vec())
         };

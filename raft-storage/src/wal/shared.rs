@@ -36,6 +36,7 @@ impl Shared {
         LogUsage {
             log_bytes: self.durable().index.log_bytes(),
             disk_bytes: segments + self.spare_bytes.load(Ordering::Relaxed),
+            is_short_of_room: false,
         }
     }
 }

@@ -220,6 +220,7 @@ impl LogReader for TestLog {
         LogUsage {
             log_bytes: disk.entry_bytes,
             disk_bytes: 0,
+            is_short_of_room: false,
         }
     }
 }
