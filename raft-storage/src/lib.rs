@@ -27,6 +27,9 @@ pub mod snapshot_file;
 mod snapshots;
 mod wal;
 
+pub use files::Disk;
+#[cfg(feature = "sim-disk")]
+pub use files::{FileHandle, FileSystem, LockGuard};
 pub use memory::MemoryLogStore;
 pub use owner::WalOwner;
 #[cfg(feature = "rocksdb")]

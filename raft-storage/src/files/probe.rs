@@ -5,9 +5,11 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::note::Note;
+use super::Disk;
+use super::file_system::{FileHandle, FileSystem, LockGuard};
+use super::machine::Machine;
 
 /// Bytes that a disk writes whole.
 const SECTOR_BYTES: usize = 512;
@@ -90,7 +92,7 @@ impl Probe {
         self.state().trace.clone()
     }
 
-    pub(crate) fn note(&self, note: &Note<'_>) -> io::Result<()> {
+    fn note(&self, event: impl FnOnce(&mut State) -> Event) -> io::Result<()> {
         let mut state = self.state();
         if let Some((operations, kind)) = state.fail {
             if operations == 0 {
@@ -99,38 +101,159 @@ impl Probe {
             }
             state.fail = Some((operations - 1, kind));
         }
-        let event = state.event(note);
+        let event = event(&mut state);
         state.trace.push(event);
         Ok(())
     }
 }
 
+fn name(path: &Path) -> PathBuf {
+    PathBuf::from(path.file_name().expect("files have names"))
+}
+
 impl State {
-    fn event(&mut self, note: &Note<'_>) -> Event {
-        let name = |path: &Path| PathBuf::from(path.file_name().expect("files have names"));
-        match note {
-            Note::Create(path) => {
-                let file = self.files;
-                self.files += 1;
-                self.names.insert(name(path), file);
-                Event::Create(name(path), file)
-            }
-            Note::Write(path, offset, bytes) => {
-                Event::Write(self.names[&name(path)], *offset, bytes.to_vec())
-            }
-            Note::SetLength(path, bytes) => Event::SetLength(self.names[&name(path)], *bytes),
-            Note::Sync(path) => Event::Sync(self.names[&name(path)]),
-            Note::Rename(from, to) => {
-                let file = self.names.remove(&name(from)).expect("it was created");
-                self.names.insert(name(to), file);
-                Event::Rename(name(from), name(to))
-            }
-            Note::Remove(path) => {
-                self.names.remove(&name(path));
-                Event::Remove(name(path))
-            }
-            Note::SyncDir => Event::SyncDir,
-        }
+    fn create(&mut self, path: &Path) -> Event {
+        let file = self.files;
+        self.files += 1;
+        self.names.insert(name(path), file);
+        Event::Create(name(path), file)
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> Event {
+        let file = self.names.remove(&name(from)).expect("it was created");
+        self.names.insert(name(to), file);
+        Event::Rename(name(from), name(to))
+    }
+
+    fn remove(&mut self, path: &Path) -> Event {
+        self.names.remove(&name(path));
+        Event::Remove(name(path))
+    }
+}
+
+/// The machine's files, seen by a probe.
+#[derive(Debug)]
+struct Probed {
+    probe: Arc<Probe>,
+    machine: Machine,
+}
+
+#[derive(Debug)]
+struct ProbedFile {
+    probe: Arc<Probe>,
+    file: Box<dyn FileHandle>,
+    /// What the trace calls it; none where it was there before and is only read.
+    number: Option<usize>,
+}
+
+/// The machine's disk, seen by a probe where there is one.
+pub(crate) fn disk(probe: Option<&Arc<Probe>>) -> Disk {
+    match probe {
+        Some(probe) => Disk::over(Arc::new(Probed {
+            probe: Arc::clone(probe),
+            machine: Machine,
+        })),
+        None => Disk::default(),
+    }
+}
+
+impl Probed {
+    fn file(&self, path: &Path, file: Box<dyn FileHandle>) -> Box<dyn FileHandle> {
+        let number = self.probe.state().names.get(&name(path)).copied();
+        let probe = Arc::clone(&self.probe);
+        Box::new(ProbedFile {
+            probe,
+            file,
+            number,
+        })
+    }
+}
+
+impl FileSystem for Probed {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn FileHandle>> {
+        self.probe.note(|state| state.create(path))?;
+        Ok(self.file(path, self.machine.create(path)?))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn FileHandle>> {
+        Ok(self.file(path, self.machine.open(path)?))
+    }
+
+    fn open_to_read(&self, path: &Path) -> io::Result<Box<dyn FileHandle>> {
+        self.machine.open_to_read(path)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.machine.exists(path)
+    }
+
+    fn is_dir(&self, path: &Path) -> bool {
+        self.machine.is_dir(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        self.machine.list(dir)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.machine.create_dir(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.probe.note(|state| state.rename(from, to))?;
+        self.machine.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.probe.note(|state| state.remove(path))?;
+        self.machine.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.probe.note(|_| Event::SyncDir)?;
+        self.machine.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {
+        self.machine.lock(path)
+    }
+}
+
+impl ProbedFile {
+    fn number(&self) -> usize {
+        self.number.expect("what is written was created")
+    }
+}
+
+impl FileHandle for ProbedFile {
+    fn length(&self) -> io::Result<u64> {
+        self.file.length()
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_at(bytes, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let event = Event::Write(self.number(), offset, bytes.to_vec());
+        self.probe.note(|_| event)?;
+        self.file.write_at(bytes, offset)
+    }
+
+    fn set_length(&self, bytes: u64) -> io::Result<()> {
+        let event = Event::SetLength(self.number(), bytes);
+        self.probe.note(|_| event)?;
+        self.file.set_length(bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let event = Event::Sync(self.number());
+        self.probe.note(|_| event)?;
+        self.file.sync()
+    }
+
+    fn drop_cache(&self) -> io::Result<()> {
+        self.file.drop_cache()
     }
 }
 

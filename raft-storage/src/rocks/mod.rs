@@ -13,7 +13,7 @@ use raft_core::{AppendBatch, LoadedLog, LogId, LogReader, LogStore, SnapshotStor
 
 use crate::batch_thread::{BatchThread, BatchWriter, Change, Outcome};
 use crate::errors::{foreign, io_error};
-use crate::files::{Disk, create_dir_synced};
+use crate::files::Disk;
 use crate::memberships::read_memberships;
 use crate::owner::WalOwner;
 use crate::snapshots::{self, FileSnapshots};
@@ -38,7 +38,7 @@ impl RocksLogStore {
     /// log is not `owner`'s or is of another version; `Io` or `Full` where the system refuses, also
     /// where another process has it open.
     pub fn open(dir: &Path, owner: WalOwner) -> Result<Self, StorageError> {
-        create_dir_synced(dir)?;
+        Disk::default().create_dir_synced(dir)?;
         Self::open_with(dir, owner, true)
     }
 

@@ -1,9 +1,7 @@
 //! Reads snapshot files. Every byte that is used is checked, and a damaged file names the place.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +13,7 @@ use super::format::{
     SnapshotOrigin, decode_footer,
 };
 use crate::errors::{damaged, io_error};
+use crate::files::{Disk, DiskFile};
 
 /// Where a part begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,32 +26,29 @@ pub(crate) struct PartPosition {
 /// The file itself.
 #[derive(Debug)]
 struct Source {
-    file: File,
-    path: PathBuf,
+    file: DiskFile,
     bytes: u64,
 }
 
 impl Source {
-    fn open(path: &Path) -> Result<Self, StorageError> {
-        let failed = |error: io::Error| io_error("open", path, &error);
-        let file = File::open(path).map_err(failed)?;
-        let bytes = file.metadata().map_err(failed)?.len();
-        let path = path.to_owned();
-        Ok(Self { file, path, bytes })
+    fn open(disk: &Disk, path: &Path) -> Result<Self, StorageError> {
+        let file = disk.open_to_read(path)?;
+        let bytes = file.length()?;
+        Ok(Self { file, bytes })
     }
 
     fn read(&self, bytes: &mut [u8], offset: u64, inside: &str) -> Result<(), StorageError> {
-        let read = self.file.read_exact_at(bytes, offset);
+        let read = self.file.read_at(bytes, offset);
         read.map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => {
                 self.damaged(self.bytes, format!("it ends inside {inside}"))
             }
-            _ => io_error("read", &self.path, &error),
+            _ => io_error("read", self.file.path(), &error),
         })
     }
 
     fn damaged(&self, offset: u64, what: impl Into<String>) -> StorageError {
-        damaged(&self.path, offset, what)
+        damaged(self.file.path(), offset, what)
     }
 }
 
@@ -68,8 +64,8 @@ pub(super) struct Front {
 }
 
 impl Front {
-    pub(super) fn open(path: &Path) -> Result<Self, StorageError> {
-        let source = Source::open(path)?;
+    pub(super) fn open(disk: &Disk, path: &Path) -> Result<Self, StorageError> {
+        let source = Source::open(disk, path)?;
         let mut fixed = [0; FIXED_HEADER_BYTES];
         source.read(&mut fixed, 0, "its header")?;
         let mut header = vec![0; FileHeader::length(&fixed, path)?];
@@ -142,8 +138,8 @@ pub(crate) struct SnapshotFile {
 
 impl SnapshotFile {
     /// Opens a file and checks its header and footer.
-    pub(crate) fn open(path: &Path) -> Result<Self, StorageError> {
-        let front = Front::open(path)?;
+    pub(crate) fn open(disk: &Disk, path: &Path) -> Result<Self, StorageError> {
+        let front = Front::open(disk, path)?;
         let end = front.file_bytes().saturating_sub(FOOTER_BYTES as u64);
         let source = &front.source;
         if end < front.first.offset {
@@ -204,7 +200,7 @@ impl SnapshotFile {
         let parts = self.descriptor.parts;
         if part > parts {
             return Err(StorageError::SnapshotMismatch {
-                path: self.front.source.path.display().to_string(),
+                path: self.front.source.file.path().display().to_string(),
                 what: format!("it has {parts} parts, and part {part} was asked for"),
             });
         }
@@ -239,7 +235,7 @@ impl SnapshotFileReader {
     /// `Damaged` where it is no complete snapshot, `Foreign` where it is of a newer version, `Io`
     /// where the system refuses.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
-        let file = SnapshotFile::open(path)?;
+        let file = SnapshotFile::open(&Disk::default(), path)?;
         Ok(Self {
             at: file.first(),
             file: Arc::new(file),

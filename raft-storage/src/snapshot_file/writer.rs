@@ -8,7 +8,7 @@ use raft_core::{LogId, SnapshotDescriptor, SnapshotMeta, StorageError};
 use super::content::{SnapshotHasher, check_announced, check_part_size};
 use super::format::{Content, FileHeader, FrameHeader, SnapshotOrigin, encode_footer};
 use super::reader::Front;
-use crate::files::{Disk, DiskFile, parent_dir, settle};
+use crate::files::{Disk, DiskFile, parent_dir};
 
 /// Bytes between syncs, so that a snapshot never holds up the sync of a log on the same disk with
 /// much dirty memory.
@@ -129,11 +129,11 @@ impl SnapshotFileWriter {
         target: &Path,
         header: &FileHeader,
     ) -> Result<Option<Self>, StorageError> {
-        if !partial.is_file() {
+        if !disk.exists(partial)? {
             return Ok(None);
         }
-        settle(partial)?;
-        let front = match Front::open(partial) {
+        disk.settle(partial)?;
+        let front = match Front::open(disk, partial) {
             Ok(front) if front.header == *header => front,
             Ok(_) | Err(StorageError::Damaged { .. } | StorageError::Foreign { .. }) => {
                 return Ok(None);
@@ -254,13 +254,14 @@ impl SnapshotFileWriter {
     /// The last entry of what was begun at `partial` with `resume_in`; none where nothing was, or
     /// nothing of use.
     pub(crate) fn resumable(
+        disk: &Disk,
         partial: &Path,
         origin: SnapshotOrigin,
     ) -> Result<Option<LogId>, StorageError> {
-        if !partial.is_file() {
+        if !disk.exists(partial)? {
             return Ok(None);
         }
-        match Front::open(partial) {
+        match Front::open(disk, partial) {
             Ok(front) if front.header.origin == origin && front.header.announced.is_some() => {
                 Ok(Some(front.header.meta.last))
             }

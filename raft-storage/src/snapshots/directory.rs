@@ -1,7 +1,6 @@
 //! The directory: names, which snapshot is the newest one, and what is cleared away. Everything
 //! here blocks its thread.
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -10,8 +9,8 @@ use std::time::{Duration, Instant};
 use raft_core::{Index, LogId, SnapshotDescriptor, SnapshotMeta, StorageError, Term};
 use tokio::sync::Semaphore;
 
-use crate::errors::{foreign, io_error};
-use crate::files::{Disk, create_dir_synced, lock_dir};
+use crate::errors::foreign;
+use crate::files::{DirLock, Disk};
 use crate::owner::WalOwner;
 use crate::snapshot_file::{SnapshotFile, SnapshotFileWriter, SnapshotOrigin};
 
@@ -36,7 +35,7 @@ pub(super) struct SnapshotDirectory {
     naming: Mutex<()>,
     /// Held by whoever writes the partial file.
     pub(super) receiving: Arc<Semaphore>,
-    _lock: File,
+    _lock: DirLock,
 }
 
 #[derive(Debug, Default)]
@@ -52,8 +51,8 @@ struct State {
 
 impl SnapshotDirectory {
     pub(super) fn open(disk: Disk, path: &Path, owner: &WalOwner) -> Result<Self, StorageError> {
-        create_dir_synced(path)?;
-        let lock = lock(path)?;
+        disk.create_dir_synced(path)?;
+        let lock = lock(&disk, path)?;
         let mut directory = Self {
             disk,
             path: path.to_owned(),
@@ -72,7 +71,7 @@ impl SnapshotDirectory {
 
     /// Finds the newest snapshot and removes the rest.
     fn recover(&mut self) -> Result<(), StorageError> {
-        let found = Found::in_directory(&self.path)?;
+        let found = Found::in_directory(&self.disk, &self.path)?;
         let mut latest = None;
         if let Some((last, path)) = found.complete.last() {
             // It may have been seen without its name being durable.
@@ -99,10 +98,10 @@ impl SnapshotDirectory {
         latest: Option<&SnapshotDescriptor>,
     ) -> Result<Option<LogId>, StorageError> {
         let path = self.path.join(PARTIAL_NAME);
-        let partial = SnapshotFileWriter::resumable(&path, self.origin)?;
+        let partial = SnapshotFileWriter::resumable(&self.disk, &path, self.origin)?;
         let is_new = |last: &LogId| latest.is_none_or(|l| l.meta.last.index < last.index);
         let partial = partial.filter(is_new);
-        if partial.is_none() && path.exists() {
+        if partial.is_none() && self.disk.exists(&path)? {
             self.disk.remove(&path)?;
         }
         Ok(partial)
@@ -110,7 +109,7 @@ impl SnapshotDirectory {
 
     /// The descriptor of a complete snapshot of this node.
     fn check(&self, path: &Path, last: LogId) -> Result<SnapshotDescriptor, StorageError> {
-        let file = SnapshotFile::open(path)?;
+        let file = SnapshotFile::open(&self.disk, path)?;
         let (found, own) = (file.origin(), self.origin);
         if found != own {
             let what = format!(
@@ -212,7 +211,7 @@ impl SnapshotDirectory {
             is_of_no_use
         };
         let partial = self.path.join(PARTIAL_NAME);
-        if is_of_no_use && partial.exists() {
+        if is_of_no_use && self.disk.exists(&partial).unwrap_or(true) {
             self.clear_away(&partial);
         }
     }
@@ -231,7 +230,7 @@ impl SnapshotDirectory {
             return Err(StorageError::NoSnapshot(last));
         }
         let path = self.path.join(file_name(last));
-        let opened = SnapshotFile::open(&path);
+        let opened = SnapshotFile::open(&self.disk, &path);
         if opened.is_err() && !self.latest().is_some_and(is_there) {
             // A newer one came between the two questions.
             return Err(StorageError::NoSnapshot(last));
@@ -242,10 +241,10 @@ impl SnapshotDirectory {
 
 /// Locks the directory. A call of the one that had it open before, which was given up, may still
 /// be at its work for a moment.
-fn lock(dir: &Path) -> Result<File, StorageError> {
+fn lock(disk: &Disk, dir: &Path) -> Result<DirLock, StorageError> {
     let began = Instant::now();
     loop {
-        match lock_dir(dir) {
+        match disk.lock_dir(dir) {
             Err(StorageError::Io { .. }) if began.elapsed() < LOCK_PATIENCE => {
                 thread::sleep(LOCK_PAUSE);
             }
@@ -264,11 +263,9 @@ struct Found {
 }
 
 impl Found {
-    fn in_directory(dir: &Path) -> Result<Self, StorageError> {
-        let failed = |error| io_error("list", dir, &error);
+    fn in_directory(disk: &Disk, dir: &Path) -> Result<Self, StorageError> {
         let mut found = Self::default();
-        for entry in fs::read_dir(dir).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
+        for path in disk.list(dir)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             if name.ends_with(TEMPORARY_SUFFIX) {
                 found.temporary.push(path);

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use super::FileSnapshots;
 use super::directory::SnapshotDirectory;
 use crate::files::Disk;
-use crate::files::probe::{Event, Image, PowerCut, Probe, memory_dir};
+use crate::files::probe::{self, Event, Image, PowerCut, Probe, memory_dir};
 use crate::owner::WalOwner;
 use crate::snapshot_file::{SnapshotFileWriter, SnapshotHasher};
 
@@ -206,9 +206,7 @@ impl Random {
 fn record(base: &Image, steps: &[Step]) -> Vec<Event> {
     let dir = write_dir(base);
     let probe = Arc::new(Probe::of(base));
-    let disk = Disk {
-        probe: Some(Arc::clone(&probe)),
-    };
+    let disk = probe::disk(Some(&probe));
     let directory = SnapshotDirectory::open(disk, dir.path(), &OWNER).unwrap();
     for (step, done) in steps.iter().zip(1..) {
         step.run(&directory).unwrap();
@@ -265,9 +263,7 @@ fn a_failure_of_any_operation_loses_nothing() {
             let dir = memory_dir();
             let probe = Arc::new(Probe::of(&Image::new()));
             probe.fail_after(operations, kind);
-            let disk = Disk {
-                probe: Some(Arc::clone(&probe)),
-            };
+            let disk = probe::disk(Some(&probe));
             let directory = SnapshotDirectory::open(disk, dir.path(), &OWNER).unwrap();
             let mut done = 0;
             for step in STEPS {
@@ -295,9 +291,7 @@ fn a_failure_of_any_operation_loses_nothing() {
 fn the_disk_may_be_full_for_a_while() {
     let dir = memory_dir();
     let probe = Arc::new(Probe::of(&Image::new()));
-    let disk = Disk {
-        probe: Some(Arc::clone(&probe)),
-    };
+    let disk = probe::disk(Some(&probe));
     let directory = SnapshotDirectory::open(disk, dir.path(), &OWNER).unwrap();
     for step in [Step::Create(1), Step::Receive(2)] {
         probe.fail_after(4, ErrorKind::StorageFull);

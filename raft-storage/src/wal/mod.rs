@@ -22,7 +22,6 @@ mod spare;
 mod tests;
 mod writer;
 
-use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,7 +34,7 @@ pub use options::{RecoveryReport, TailCut, WalOptions};
 
 use crate::batch_thread::{BatchThread, Change};
 use crate::errors::{foreign, io_error};
-use crate::files::{Disk, create_dir_synced, lock_dir};
+use crate::files::DirLock;
 use crate::memberships::read_memberships;
 use crate::owner::WalOwner;
 use crate::snapshots::{self, FileSnapshots};
@@ -72,21 +71,21 @@ impl WalLogStore {
     ) -> Result<(Self, RecoveryReport), StorageError> {
         let started = Instant::now();
         if options.create {
-            create_dir_synced(dir)?;
-        } else if !dir.is_dir() {
+            options.disk.create_dir_synced(dir)?;
+        } else if !options.disk.is_dir(dir) {
             return Err(foreign(dir, NO_LOG));
         }
-        let lock = lock_dir(dir)?;
-        let recovered = recovery::recover(dir, &owner)?;
+        let lock = options.disk.lock_dir(dir)?;
+        let recovered = recovery::recover(&options.disk, dir, &owner)?;
         let existed = recovered.is_some();
         if !existed && !options.create {
             return Err(foreign(dir, NO_LOG));
         }
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::over(options.disk.clone()));
         let mut opening = Opening {
             dir,
             factory: SegmentFactory::new(
-                options.disk(),
+                options.disk.clone(),
                 dir,
                 owner,
                 options.segment_bytes(),
@@ -102,7 +101,7 @@ impl WalLogStore {
         };
         let beside = snapshots::beside(dir);
         let snapshots = opening.options.snapshots.as_deref().unwrap_or(&beside);
-        let snapshots = FileSnapshots::open(Disk::default(), snapshots, &owner)?;
+        let snapshots = FileSnapshots::open(opening.options.disk.clone(), snapshots, &owner)?;
         let (shared, thread) = opening.start(active, sealed, lock)?;
         let store = Self {
             shared,
@@ -139,24 +138,23 @@ struct Opening<'a> {
 impl Opening<'_> {
     fn remove_spare(&self) -> Result<(), StorageError> {
         let spare = self.dir.join(SPARE_NAME);
-        match fs::exists(&spare) {
-            Ok(false) => Ok(()),
-            Ok(true) => self.options.disk().remove(&spare),
-            Err(error) => Err(io_error("open", &spare, &error)),
+        if self.options.disk.exists(&spare)? {
+            self.options.disk.remove(&spare)?;
         }
+        Ok(())
     }
 
     fn fresh(&mut self) -> Result<OpenedLog, StorageError> {
         // Whoever made the directory may not have made its name durable.
         if let Some(parent) = self.dir.parent().filter(|p| !p.as_os_str().is_empty()) {
-            self.options.disk().sync_dir(parent)?;
+            self.options.disk.sync_dir(parent)?;
         }
         let active = self.next_segment(0, SealMark::default())?;
         Ok((active, self.sealed([]), RecoveryReport::default()))
     }
 
     fn existing(&mut self, recovered: Recovered) -> Result<OpenedLog, StorageError> {
-        let disk = self.options.disk();
+        let disk = self.options.disk.clone();
         // The newest segment's name may have been seen without being durable.
         disk.sync_dir(self.dir)?;
         let tail = &recovered.tail;
@@ -194,7 +192,7 @@ impl Opening<'_> {
     }
 
     fn sealed(&self, files: impl IntoIterator<Item = SealedSegment>) -> SealedSegments {
-        let (disk, shared) = (self.options.disk(), Arc::clone(&self.shared));
+        let (disk, shared) = (self.options.disk.clone(), Arc::clone(&self.shared));
         SealedSegments::new(disk, self.dir, shared, files)
     }
 
@@ -221,7 +219,7 @@ impl Opening<'_> {
         self,
         active: ActiveSegment,
         sealed: SealedSegments,
-        lock: File,
+        lock: DirLock,
     ) -> Result<(Arc<Shared>, BatchThread), StorageError> {
         let durable = self.shared.durable();
         let outline = durable.index.outline();

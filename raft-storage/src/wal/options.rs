@@ -28,9 +28,8 @@ pub struct WalOptions {
     /// Where the snapshots are kept: in `snapshots` beside the log's directory unless told. Each
     /// log needs a directory of its own for them.
     pub snapshots: Option<PathBuf>,
-    /// The files of tests, which fail on command.
-    #[cfg(test)]
-    pub(crate) disk: Disk,
+    /// The disk that log and snapshots are on: the machine's own unless told.
+    pub disk: Disk,
 }
 
 impl WalOptions {
@@ -45,16 +44,6 @@ impl WalOptions {
             .clamp(Self::SEGMENT_BYTES_MIN, Self::SEGMENT_BYTES_MAX);
         bytes.next_multiple_of(4096)
     }
-
-    #[cfg(test)]
-    pub(super) fn disk(&self) -> Disk {
-        self.disk.clone()
-    }
-
-    #[cfg(not(test))]
-    pub(super) fn disk(&self) -> Disk {
-        Disk::default()
-    }
 }
 
 impl Default for WalOptions {
@@ -64,7 +53,6 @@ impl Default for WalOptions {
             create: true,
             witness_after: Some(Duration::from_millis(50)),
             snapshots: None,
-            #[cfg(test)]
             disk: Disk::default(),
         }
     }

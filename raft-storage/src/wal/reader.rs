@@ -1,9 +1,7 @@
 //! Reads entries from segment files, beside the writer. Every record is checked again: the disk may
 //! have rotted since the log was opened.
 
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -15,6 +13,7 @@ use super::record::{Decoded, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
 use super::shared::Shared;
 use crate::blocking::blocking;
 use crate::errors::{damaged, io_error};
+use crate::files::Disk;
 
 /// The reader of a file log.
 #[derive(Debug)]
@@ -48,7 +47,7 @@ fn read(
     let count = stretches.iter().map(|stretch| stretch.entries.len()).sum();
     let mut entries = Vec::with_capacity(count);
     for stretch in &stretches {
-        if let Err(error) = read_stretch(stretch, &mut entries) {
+        if let Err(error) = read_stretch(&shared.disk, stretch, &mut entries) {
             // What was compacted meanwhile may have no file any more.
             let again = shared.durable().index.plan(range, bytes_max);
             return again.and(Err(error));
@@ -57,12 +56,16 @@ fn read(
     Ok(entries)
 }
 
-fn read_stretch(stretch: &Stretch, entries: &mut Vec<Entry>) -> Result<(), StorageError> {
+fn read_stretch(
+    disk: &Disk,
+    stretch: &Stretch,
+    entries: &mut Vec<Entry>,
+) -> Result<(), StorageError> {
     let path = &stretch.segment.path;
-    let file = File::open(path).map_err(|error| io_error("open", path, &error))?;
+    let file = disk.open_to_read(path)?;
     let length = usize::try_from(stretch.bytes).expect("one record, or less than 4 MiB, fits");
     let mut buffer = vec![0; length];
-    file.read_exact_at(&mut buffer, stretch.offset)
+    file.read_at(&mut buffer, stretch.offset)
         .map_err(|error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => damaged(path, stretch.offset, "it ends here"),
             _ => io_error("read", path, &error),

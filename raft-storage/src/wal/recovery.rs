@@ -1,7 +1,6 @@
 //! Opening a log that is there, in the numbered steps of `docs/disk-format.md`. Steps 1 to 6 only
 //! read; what they find decides whether step 7 may change anything.
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,8 +13,8 @@ use super::record::{RecordHeader, RecordKind};
 use super::scan::{Record, ScanEnd, Window, remains, scan};
 use super::sealed::SealedSegment;
 use super::segment::{HEADER_BYTES, SealMark, SegmentHeader, SegmentRef, sequence_of};
-use crate::errors::{damaged, foreign, io_error};
-use crate::files::{Disk, settle};
+use crate::errors::{damaged, foreign};
+use crate::files::{Disk, DiskFile};
 use crate::hard_state::decode_hard_state;
 use crate::memberships::is_membership;
 use crate::owner::WalOwner;
@@ -60,15 +59,19 @@ pub(super) struct TornTail {
 }
 
 /// Reads a whole log and judges it. Changes nothing. `None` where the directory has no segment.
-pub(super) fn recover(dir: &Path, owner: &WalOwner) -> Result<Option<Recovered>, StorageError> {
-    let (first, paths) = segment_paths(dir)?;
+pub(super) fn recover(
+    disk: &Disk,
+    dir: &Path,
+    owner: &WalOwner,
+) -> Result<Option<Recovered>, StorageError> {
+    let (first, paths) = segment_paths(disk, dir)?;
     let Some((last, full)) = paths.split_last() else {
         return Ok(None);
     };
     let mut replay = Replay::from_segment(first);
     let mut sealed = Vec::with_capacity(full.len());
     for path in full {
-        let opened = replay.open(path, owner)?;
+        let opened = replay.open(disk, path, owner)?;
         let (end, _) = replay.scan(&opened)?;
         match end {
             ScanEnd::Sealed { mark, end } => replay.finish_segment(mark, end),
@@ -82,7 +85,7 @@ pub(super) fn recover(dir: &Path, owner: &WalOwner) -> Result<Option<Recovered>,
             file_bytes: opened.header.file_bytes,
         });
     }
-    let (tail, torn) = replay.last_segment(last, owner)?;
+    let (tail, torn) = replay.last_segment(disk, last, owner)?;
     replay.check_beginning(dir, first)?;
     replay.report.segments = paths.len() as u64;
     Ok(Some(Recovered {
@@ -98,11 +101,9 @@ pub(super) fn recover(dir: &Path, owner: &WalOwner) -> Result<Option<Recovered>,
 
 /// Steps 1 and 2: the segments of a directory, in order, without a gap, and the sequence number of
 /// the first.
-fn segment_paths(dir: &Path) -> Result<(u64, Vec<PathBuf>), StorageError> {
-    let failed = |error| io_error("list", dir, &error);
+fn segment_paths(disk: &Disk, dir: &Path) -> Result<(u64, Vec<PathBuf>), StorageError> {
     let mut sequences = Vec::new();
-    for found in fs::read_dir(dir).map_err(failed)? {
-        let path = found.map_err(failed)?.path();
+    for path in disk.list(dir)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         match sequence_of(&name) {
             Some(sequence) => sequences.push((sequence, path)),
@@ -148,8 +149,7 @@ struct Replay {
 }
 
 struct OpenedSegment {
-    file: File,
-    path: PathBuf,
+    file: DiskFile,
     header: SegmentHeader,
     segment: Arc<SegmentRef>,
 }
@@ -165,17 +165,19 @@ impl Replay {
     }
 
     /// Step 3 and 4: the header page of the next segment.
-    fn open(&mut self, path: &Path, owner: &WalOwner) -> Result<OpenedSegment, StorageError> {
-        let file = File::open(path).map_err(|error| io_error("open", path, &error))?;
-        let metadata = file.metadata();
-        let file_bytes = metadata
-            .map_err(|error| io_error("open", path, &error))?
-            .len();
+    fn open(
+        &mut self,
+        disk: &Disk,
+        path: &Path,
+        owner: &WalOwner,
+    ) -> Result<OpenedSegment, StorageError> {
+        let file = disk.open_to_read(path)?;
+        let file_bytes = file.length()?;
         if file_bytes < HEADER_BYTES as u64 {
             return Err(damaged(path, file_bytes, "it ends inside its header"));
         }
         let mut page = [0; HEADER_BYTES];
-        page.copy_from_slice(Window::new(&file, path, file_bytes).slice(0, HEADER_BYTES)?);
+        page.copy_from_slice(Window::new(&file, file_bytes).slice(0, HEADER_BYTES)?);
         let header = SegmentHeader::decode(&page, path, owner, self.sequence + 1)?;
         if header.file_bytes != file_bytes {
             let what = format!("it has {file_bytes} bytes, not {}", header.file_bytes);
@@ -194,7 +196,6 @@ impl Replay {
         });
         Ok(OpenedSegment {
             file,
-            path: path.to_owned(),
             header,
             segment,
         })
@@ -205,7 +206,7 @@ impl Replay {
         &mut self,
         opened: &'a OpenedSegment,
     ) -> Result<(ScanEnd, Window<'a>), StorageError> {
-        let mut window = Window::new(&opened.file, &opened.path, opened.header.file_bytes);
+        let mut window = Window::new(&opened.file, opened.header.file_bytes);
         let mut position = 0;
         let end = scan(&mut window, &opened.header, |record| {
             match (position, record.header.kind) {
@@ -346,11 +347,12 @@ impl Replay {
     /// Step 6: the last segment, whose end may be torn.
     fn last_segment(
         &mut self,
+        disk: &Disk,
         path: &Path,
         owner: &WalOwner,
     ) -> Result<(Tail, Option<TornTail>), StorageError> {
-        settle(path)?;
-        let opened = self.open(path, owner)?;
+        disk.settle(path)?;
+        let opened = self.open(disk, path, owner)?;
         let (end, mut window) = self.scan(&opened)?;
         let mut tail = Tail {
             segment: Arc::clone(&opened.segment),
@@ -418,7 +420,7 @@ pub(super) fn cut(
     remove_old_copies(disk, dir)?;
     let copied = bytes.min(TailCut::COPY_BYTES_MAX);
     let length = usize::try_from(copied).expect("COPY_BYTES_MAX fits in memory");
-    let mut window = Window::new(file.file(), &segment.path, torn.offset + copied);
+    let mut window = Window::new(&file, torn.offset + copied);
     let aside = disk.create(&copy)?;
     aside.write_at(window.slice(torn.offset, length)?, 0)?;
     aside.sync()?;
@@ -439,14 +441,11 @@ pub(super) fn cut(
 }
 
 fn remove_old_copies(disk: &Disk, dir: &Path) -> Result<(), StorageError> {
-    let failed = |error| io_error("list", dir, &error);
-    let mut copies = Vec::new();
-    for found in fs::read_dir(dir).map_err(failed)? {
-        let found = found.map_err(failed)?;
-        if found.file_name().to_string_lossy().starts_with(TORN_PREFIX) {
-            copies.push(found.path());
-        }
-    }
+    let mut copies = disk.list(dir)?;
+    copies.retain(|path| {
+        let name = path.file_name().unwrap_or_default();
+        name.to_string_lossy().starts_with(TORN_PREFIX)
+    });
     copies.sort_unstable();
     let surplus = (copies.len() + 1).saturating_sub(TORN_COPIES_MAX);
     copies[..surplus]

@@ -1,8 +1,6 @@
 //! Reading one segment from its start to its end, in large pieces. What the records mean is not
 //! known here.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use raft_core::StorageError;
@@ -10,6 +8,7 @@ use raft_core::StorageError;
 use super::record::{Decoded, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
 use super::segment::{HEADER_BYTES, SealMark, SegmentHeader};
 use crate::errors::{damaged, foreign, io_error};
+use crate::files::DiskFile;
 
 /// Bytes that are read from a file at once.
 const WINDOW_BYTES: usize = 1 << 20;
@@ -19,18 +18,16 @@ pub(super) const PAYLOAD_PREFIX_BYTES: usize = 32;
 
 /// A piece of a file in memory, which moves forward.
 pub(super) struct Window<'a> {
-    file: &'a File,
-    path: &'a Path,
+    file: &'a DiskFile,
     file_bytes: u64,
     buffer: Vec<u8>,
     start: u64,
 }
 
 impl<'a> Window<'a> {
-    pub(super) fn new(file: &'a File, path: &'a Path, file_bytes: u64) -> Self {
+    pub(super) fn new(file: &'a DiskFile, file_bytes: u64) -> Self {
         Self {
             file,
-            path,
             file_bytes,
             buffer: Vec::new(),
             start: 0,
@@ -38,7 +35,7 @@ impl<'a> Window<'a> {
     }
 
     pub(super) fn path(&self) -> &'a Path {
-        self.path
+        self.file.path()
     }
 
     /// Bytes of the file, from `offset`. At most `WINDOW_BYTES`, and not beyond its end: the caller
@@ -50,9 +47,9 @@ impl<'a> Window<'a> {
             let fill = usize::try_from(left).map_or(WINDOW_BYTES, |left| left.min(WINDOW_BYTES));
             self.buffer.resize(fill.max(length), 0);
             self.start = offset;
-            if let Err(error) = self.file.read_exact_at(&mut self.buffer, offset) {
+            if let Err(error) = self.file.read_at(&mut self.buffer, offset) {
                 self.buffer.clear();
-                return Err(io_error("read", self.path, &error));
+                return Err(io_error("read", self.path(), &error));
             }
         }
         let from = usize::try_from(offset - self.start).expect("a window is smaller than memory");
@@ -90,7 +87,7 @@ impl<'a> Window<'a> {
             Decoded::Nothing => Ok(None),
             Decoded::Newer => {
                 let what = format!("has a record of a newer version at offset {offset}");
-                Err(foreign(self.path, what))
+                Err(foreign(self.path(), what))
             }
         }
     }
@@ -144,7 +141,7 @@ pub(super) fn scan(
             header,
             prefix: window.slice(payload, prefix)?,
         };
-        visit(record).map_err(|what| damaged(window.path, offset, what))?;
+        visit(record).map_err(|what| damaged(window.path(), offset, what))?;
         if header.kind == RecordKind::Seal {
             let (_, checksum) = header.encode(seed);
             let mark = SealMark { offset, checksum };
@@ -218,6 +215,7 @@ fn last_nonzero(window: &mut Window<'_>, from: u64) -> Result<u64, StorageError>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::Disk;
 
     #[test]
     fn checksums_over_many_windows_are_those_of_the_whole() {
@@ -227,8 +225,8 @@ mod tests {
             .map(|i| (i % 251) as u8)
             .collect();
         std::fs::write(&path, &bytes).unwrap();
-        let file = File::open(&path).unwrap();
-        let mut window = Window::new(&file, &path, bytes.len() as u64);
+        let file = Disk::default().open(&path).unwrap();
+        let mut window = Window::new(&file, bytes.len() as u64);
         window.slice(5, 10).unwrap();
         for (from, to) in [
             (0, bytes.len()),

@@ -8,10 +8,13 @@ use raft_core::{HardState, LogUsage};
 
 use super::index::LogIndex;
 use crate::batch_thread::Poison;
+use crate::files::Disk;
 
 /// What the writer tells the readers.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
+    /// Where readers find the files.
+    pub(super) disk: Disk,
     durable: Mutex<Durable>,
     pub(super) poison: Arc<Poison>,
     pub(super) segment_bytes: AtomicU64,
@@ -26,6 +29,14 @@ pub(super) struct Durable {
 }
 
 impl Shared {
+    /// Before anything is known of the log.
+    pub(super) fn over(disk: Disk) -> Self {
+        Self {
+            disk,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn durable(&self) -> MutexGuard<'_, Durable> {
         // A batch is checked before it is published, so no panic leaves half of one behind.
         self.durable.lock().unwrap_or_else(PoisonError::into_inner)

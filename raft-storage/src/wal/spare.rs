@@ -49,7 +49,12 @@ impl SpareMaker {
         let maker = thread::Builder::new().name("wal-spare".to_owned());
         let spawned = maker.spawn(move || make(&disk, &path, bytes, &stop));
         match spawned {
-            Ok(handle) => self.making = Some(handle),
+            Ok(handle) => {
+                while self.disk.works_in_turn() && !handle.is_finished() {
+                    thread::yield_now();
+                }
+                self.making = Some(handle);
+            }
             // It is then made when it is needed.
             Err(error) => tracing::warn!(%error, "no thread for a spare log segment"),
         }

@@ -1,7 +1,6 @@
 //! What the writer thread does with a batch: records, one sync, then the entries are published to
 //! the readers. Dropping compacted entries is one record; whole segments go behind it.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use super::sealed::{SealedSegment, SealedSegments};
 use super::segment::SegmentRef;
 use super::shared::Shared;
 use crate::batch_thread::{BatchWriter, Change, Outcome};
+use crate::files::DirLock;
 use crate::hard_state::encode_hard_state;
 
 /// What the thread owns.
@@ -30,7 +30,7 @@ pub(super) struct Writer {
     pub(super) last: LogId,
     pub(super) witness_after: Option<Duration>,
     /// Held as long as anything can be written.
-    pub(super) _lock: File,
+    pub(super) _lock: DirLock,
 }
 
 /// What readers see once a batch is durable.

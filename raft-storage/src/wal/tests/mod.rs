@@ -20,8 +20,7 @@ use tempfile::TempDir;
 
 use super::{RecoveryReport, WalLogStore, WalOptions};
 use crate::batch_thread::Change;
-use crate::files::Disk;
-use crate::files::probe::{Image, Probe, memory_dir};
+use crate::files::probe::{self, Image, Probe, memory_dir};
 use crate::owner::WalOwner;
 
 const OWNER: WalOwner = WalOwner {
@@ -227,9 +226,7 @@ fn options(probe: Option<&Arc<Probe>>) -> WalOptions {
     WalOptions {
         segment_bytes: WalOptions::SEGMENT_BYTES_MIN,
         witness_after: None,
-        disk: Disk {
-            probe: probe.cloned(),
-        },
+        disk: probe::disk(probe),
         ..WalOptions::default()
     }
 }
