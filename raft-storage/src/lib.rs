@@ -23,6 +23,8 @@ mod outline;
 mod owner;
 #[cfg(feature = "rocksdb")]
 mod rocks;
+#[cfg(any(test, feature = "sim-disk"))]
+pub mod sim_disk;
 pub mod snapshot_file;
 mod snapshots;
 mod wal;
