@@ -19,7 +19,7 @@ const SLOW: Duration = Duration::from_secs(2);
 const SLOW_SYNC: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_with_a_slow_disk_keeps_its_leadership() {
+async fn n4_a_leader_with_a_slow_disk_keeps_its_leadership() {
     let cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;
     let term = cluster.handle(leader).status().term;
@@ -54,7 +54,7 @@ async fn a_leader_whose_disk_stands_still_gives_up_and_answers_its_waiters() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_follower_with_a_slow_disk_slows_nobody_and_catches_up() {
+async fn n4_a_follower_with_a_slow_disk_slows_nobody_and_catches_up() {
     let cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;
     let follower = cluster.a_follower_of(leader);

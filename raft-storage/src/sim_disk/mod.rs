@@ -64,6 +64,8 @@ struct State {
     syncs_waiting: usize,
     /// Whether work may go on in the background.
     has_background: bool,
+    /// Bytes of the largest read that was tried.
+    largest_read: usize,
 }
 
 impl SimDisk {
@@ -83,6 +85,7 @@ impl SimDisk {
             syncs_are_held: false,
             syncs_waiting: 0,
             has_background: false,
+            largest_read: 0,
         };
         let shared = Shared {
             state: Mutex::new(state),
@@ -134,6 +137,12 @@ impl SimDisk {
     #[must_use]
     pub fn seen(&self) -> Image {
         self.state().tree.seen()
+    }
+
+    /// Bytes of the largest read that was tried: so much memory was taken for it beforehand.
+    #[must_use]
+    pub fn largest_read(&self) -> usize {
+        self.state().largest_read
     }
 
     /// Operations that changed something so far.
@@ -404,6 +413,7 @@ impl FileHandle for SimHandle {
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         let mut state = self.shared.state();
         state.faults.check_power()?;
+        state.largest_read = state.largest_read.max(bytes.len());
         let held = state.tree.file(self.file)?.cache();
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
         let to = from.saturating_add(bytes.len());

@@ -6,10 +6,11 @@
 //! cut could leave are made, or a seeded sample where there are more than a bound; each is opened,
 //! compared, opened again and written on. Opening is itself a scenario: it is cut as well.
 //!
-//! The bound is `CRASH_STATES` combinations per operation, 128 unless told; `make crash-states` runs
-//! with more.
+//! The bound is `CRASH_STATES` combinations per operation, 128 unless told; `make crash-states`
+//! runs with more.
 
 mod judge;
+mod n4;
 mod steps;
 
 use std::collections::HashMap;
