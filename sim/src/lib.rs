@@ -25,6 +25,7 @@ mod checks;
 mod coverage;
 mod diagram;
 mod disk;
+mod drill;
 mod event;
 mod execute;
 mod faults;
@@ -52,6 +53,7 @@ mod world;
 
 pub use coverage::{Coverage, Mark};
 pub use disk::Disk;
+pub use drill::Drill;
 pub use machine::Machine;
 pub use network::{Fate, LabSwitches, Network, Traffic};
 pub use node::{Answer, Ask, Node, RequestId, Standing};
@@ -60,6 +62,6 @@ pub use options::{
 };
 pub use prng::Prng;
 pub use queue::Microseconds;
-pub use run::{Failure, Keep, Report, run};
+pub use run::{Failure, Keep, Report, run, run_world};
 pub use violation::{INVARIANTS, Violation};
 pub use world::{MachineFactory, World};

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use sim::{Coverage, Failure, Keep, Options, Report, run};
+use sim::{Coverage, Drill, Failure, Keep, Options, Report, run, run_world};
 
 /// Ends the program when a rare state was never reached in a run that asked for all of them.
 const EXIT_COVERAGE: u8 = 13;
@@ -34,12 +34,15 @@ struct Arguments {
     #[arg(long, default_value_t = sim::STEPS)]
     steps: u64,
     /// Write what happened to this file, one line per event (with --seed).
-    #[arg(long, value_name = "FILE", requires = "seed")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "replay"])]
     trace: Option<PathBuf>,
     /// Draw the end of the run as a page of HTML: what a judge objects to, or what the nodes did to
     /// each other (with --seed).
-    #[arg(long, value_name = "FILE", requires = "seed")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "replay"])]
     html: Option<PathBuf>,
+    /// Break every cluster on purpose, to see that the runs fail as they should.
+    #[arg(long, value_name = "KIND")]
+    drill: Option<Drill>,
     /// Fail when a rare state of the table was never reached.
     #[arg(long)]
     require_coverage: bool,
@@ -110,7 +113,10 @@ fn run_seed(seed: u64, arguments: &Arguments) -> Report {
         trace: arguments.trace.is_some(),
         page: arguments.html.is_some(),
     };
-    run(options, keep)
+    match arguments.drill {
+        Some(drill) => run_world(drill.world(options), keep),
+        None => run(options, keep),
+    }
 }
 
 fn run_one(seed: u64, arguments: &Arguments) -> Result<u8, String> {

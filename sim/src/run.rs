@@ -96,7 +96,12 @@ pub struct Keep {
 /// Runs one seed.
 #[must_use]
 pub fn run(options: Options, keep: Keep) -> Report {
-    let mut world = World::new(options);
+    run_world(World::new(options), keep)
+}
+
+/// Runs a world to its verdict.
+#[must_use]
+pub fn run_world(mut world: World, keep: Keep) -> Report {
     if keep.trace {
         world.write_trace();
     }

@@ -41,7 +41,30 @@ fn a_wrong_call_ends_with_2() {
         &["--seeds", "x"],
         &["--seed", "1", "--seeds", "1..2"],
         &["--replay", "/no/such/file"],
+        &["--seeds", "1..2", "--trace", "trace.txt"],
+        &["--seeds", "1..2", "--html", "page.html"],
     ] {
         assert_eq!(sim(wrong).status.code(), Some(2), "{wrong:?}");
     }
+}
+
+/// The exit code tells what kind of failure it was; the line says more, and the seed is in it.
+#[test]
+fn every_kind_of_failure_has_an_exit_code_of_its_own() {
+    for (kind, code, told) in [
+        ("crash", 10, "crash: a drill"),
+        ("safety", 11, "safety: INV-"),
+        ("liveness", 12, "liveness: some client is not served"),
+    ] {
+        let output = sim(&["--seed", "5", "--drill", kind]);
+        let text = text(&output);
+        assert_eq!(output.status.code(), Some(code), "{kind}: {text}");
+        let lines: Vec<_> = text.lines().collect();
+        let place = lines.iter().position(|line| line.contains(told));
+        let place = place.unwrap_or_else(|| panic!("{told} is in {text}"));
+        assert!(lines[place - 1].starts_with("seed 5: "), "{text}");
+    }
+    let several = sim(&["--seeds", "5..6", "--drill", "safety"]);
+    assert_eq!(several.status.code(), Some(11));
+    assert!(text(&several).contains("2 seeds, 2 failed"));
 }
