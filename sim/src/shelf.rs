@@ -21,27 +21,18 @@ const STEPS_MAX: u128 = 12;
 pub struct Snapshot {
     /// What it stands for.
     pub descriptor: SnapshotDescriptor,
-    content: Content,
-}
-
-#[derive(Debug)]
-enum Content {
     /// What the machine makes of itself.
-    Parts(Arc<Vec<Bytes>>),
-    /// Of a machine that has no parts: itself.
-    Image(Box<dyn Machine>),
+    parts: Arc<Vec<Bytes>>,
 }
 
 impl Snapshot {
     /// The snapshot of a machine as it is.
     ///
     /// # Errors
-    /// When the machine begins to give parts and cannot go on.
+    /// When the machine cannot write itself down.
     pub fn of(machine: &dyn Machine, meta: SnapshotMeta) -> Result<Self, String> {
         let mut image = machine.image();
-        let Ok(mut reader) = run_now(image.snapshot()) else {
-            return Ok(Self::of_image(machine, meta));
-        };
+        let mut reader = run_now(image.snapshot()).map_err(|error| error.to_string())?;
         let mut parts = Vec::new();
         while let Some(part) = run_now(reader.next_part()).map_err(|error| error.to_string())? {
             parts.push(part);
@@ -52,36 +43,16 @@ impl Snapshot {
             bytes: parts.iter().map(|part| part.len() as u64).sum(),
             hash: SnapshotHash(hash(&parts)),
         };
-        let content = Content::Parts(Arc::new(parts));
-        Ok(Self {
-            descriptor,
-            content,
-        })
-    }
-
-    fn of_image(machine: &dyn Machine, meta: SnapshotMeta) -> Self {
-        let descriptor = SnapshotDescriptor {
-            meta,
-            parts: 1,
-            bytes: 1,
-            hash: SnapshotHash(u128::from(machine.digest())),
-        };
-        Self {
-            descriptor,
-            content: Content::Image(machine.image()),
-        }
+        let parts = Arc::new(parts);
+        Ok(Self { descriptor, parts })
     }
 
     /// The same snapshot, for another disk.
     #[must_use]
     pub fn copy(&self) -> Self {
-        let content = match &self.content {
-            Content::Parts(parts) => Content::Parts(Arc::clone(parts)),
-            Content::Image(image) => Content::Image(image.image()),
-        };
         Self {
             descriptor: self.descriptor.clone(),
-            content,
+            parts: Arc::clone(&self.parts),
         }
     }
 
@@ -90,19 +61,14 @@ impl Snapshot {
     /// # Errors
     /// When the machine does not understand its own parts.
     pub fn restore(&self, mut empty: Box<dyn Machine>) -> Result<Box<dyn Machine>, String> {
-        match &self.content {
-            Content::Image(image) => Ok(image.image()),
-            Content::Parts(parts) => {
-                let reader = Box::new(PartReader {
-                    descriptor: self.descriptor.clone(),
-                    parts: Arc::clone(parts),
-                    next: 0,
-                });
-                let restored = run_now(empty.restore(reader));
-                restored.map_err(|error| error.to_string())?;
-                Ok(empty)
-            }
-        }
+        let reader = Box::new(PartReader {
+            descriptor: self.descriptor.clone(),
+            parts: Arc::clone(&self.parts),
+            next: 0,
+        });
+        let restored = run_now(empty.restore(reader));
+        restored.map_err(|error| error.to_string())?;
+        Ok(empty)
     }
 
     /// Steps of a transfer.

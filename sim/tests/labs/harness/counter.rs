@@ -6,6 +6,8 @@ use bytes::Bytes;
 use raft_core::{Command, LogId, SnapshotReader, StateImage, StateMachine, StateMachineError};
 use sim::{Machine, MachineFactory};
 
+use super::parts::{Parts, all_parts};
+
 /// Adds one.
 pub(crate) const INCREMENT: &[u8] = b"inc";
 
@@ -51,11 +53,14 @@ impl StateMachine for Counter {
     }
 
     async fn snapshot(&mut self) -> Result<Box<dyn StateImage>, StateMachineError> {
-        Err(StateMachineError("the simulator copies it".to_owned()))
+        let value = Bytes::copy_from_slice(&self.value.to_be_bytes());
+        Ok(Box::new(Parts::from_iter([value])))
     }
 
-    async fn restore(&mut self, _: Box<dyn SnapshotReader>) -> Result<(), StateMachineError> {
-        Err(StateMachineError("the simulator copies it".to_owned()))
+    async fn restore(&mut self, from: Box<dyn SnapshotReader>) -> Result<(), StateMachineError> {
+        let parts = all_parts(from).await?;
+        self.value = value_of(&parts.concat());
+        Ok(())
     }
 
     fn applied(&self) -> LogId {

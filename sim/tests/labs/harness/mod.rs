@@ -6,10 +6,11 @@ mod churners;
 mod clerks;
 mod counter;
 mod lab;
+mod parts;
 mod recorder;
 mod seeds;
 
-pub(crate) use bench::{Bench, Disk, entries, entry, id};
+pub(crate) use bench::{Bench, Disk, Sent, entries, entry, id};
 pub(crate) use churners::Churners;
 pub(crate) use clerks::{Clerks, text};
 pub(crate) use counter::{DECREMENT, INCREMENT, counters, value_of};
