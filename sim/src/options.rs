@@ -450,4 +450,37 @@ mod tests {
             assert!((20..280).contains(&with), "{family:?} in {with} of 300");
         }
     }
+
+    #[test]
+    fn all_other_trouble_is_drawn_and_left_out() {
+        let drawn: Vec<_> = (0..300).map(Options::draw).collect();
+        let kinds: [(&str, fn(&Options) -> bool); 14] = [
+            ("lost messages", |o| o.network.loss > 0),
+            ("messages that come twice", |o| o.network.duplicate > 0),
+            ("late messages", |o| o.network.late > 0),
+            ("losses that are reported", |o| o.network.reported > 0),
+            ("torn writes", |o| o.disk.torn > 0),
+            ("clocks of other rates", |o| o.clock_drift > 0),
+            ("crashes within a turn", |o| o.crash_within_turn > 0),
+            ("snapshots by entries", |o| o.snapshots.entries > 0),
+            ("snapshots by bytes", |o| o.snapshots.log_bytes > 0),
+            ("snapshots by time", |o| o.snapshots.ticks > 0),
+            ("a tail behind snapshots", |o| {
+                o.snapshots.tail_bytes_max > 0
+            }),
+            ("machines with a disk", |o| o.machine.is_durable),
+            ("leases", |o| o.reads != ReadPolicy::Round),
+            ("sleep", |o| o.quiesce_after_ticks.is_some()),
+        ];
+        for (name, is_drawn) in kinds {
+            let with = drawn.iter().filter(|options| is_drawn(options)).count();
+            assert!((20..280).contains(&with), "{name} in {with} of 300");
+        }
+        // Messages overtake each other within the range of their delays.
+        assert!(
+            drawn
+                .iter()
+                .any(|o| o.network.delay_max > o.network.delay_min)
+        );
+    }
 }

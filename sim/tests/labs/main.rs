@@ -7,6 +7,7 @@
 
 mod election;
 mod faults;
+mod figures;
 mod harness;
 mod kvraft;
 mod log;

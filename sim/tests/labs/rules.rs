@@ -530,7 +530,7 @@ fn rejected_append_changes_nothing() {
 }
 
 /// A leader's log and a follower's that parted 50 terms ago and have 10,000 entries since.
-fn parted() -> (Vec<u64>, Vec<u64>) {
+pub(crate) fn parted() -> (Vec<u64>, Vec<u64>) {
     let (mut leader, mut follower) = (vec![1; 100], vec![1; 100]);
     for term in 2..102 {
         let log = if term % 2 == 0 {
@@ -566,7 +566,7 @@ fn backtrack() {
 }
 
 /// Lets n1 bring n3 into step.
-fn catch_up(bench: &mut Bench) {
+pub(crate) fn catch_up(bench: &mut Bench) {
     for _ in 0..200 {
         bench.settle(&[1, 2, 3]);
         bench.deliver_snapshots(NodeId(1));

@@ -117,6 +117,9 @@ pub(crate) struct Sent {
     pub(crate) appends: usize,
     /// The entries in them.
     pub(crate) entries: usize,
+    /// Bytes of all these, and of answers to such: entries, and a flat 64 for everything else of a
+    /// message.
+    pub(crate) bytes: usize,
 }
 
 /// A node on the bench.
@@ -302,8 +305,11 @@ impl Bench {
     }
 
     fn count(&mut self, id: NodeId, envelope: &Envelope) {
+        let sent = self.node_mut(id).sent.entry(envelope.to).or_default();
+        if let Message::Append(_) | Message::AppendReply(_) = &envelope.message {
+            sent.bytes += 64 + envelope.message.entry_bytes();
+        }
         if let Message::Append(append) = &envelope.message {
-            let sent = self.node_mut(id).sent.entry(envelope.to).or_default();
             sent.entries += append.entries.len();
             if append.entries.is_empty() {
                 sent.probes += 1;
@@ -332,6 +338,9 @@ impl Bench {
             return false;
         };
         let Persist { number, last, said } = promises;
+        for envelope in &said {
+            self.count(id, envelope);
+        }
         self.wire.extend(said);
         self.step(id, Input::Persisted(Persisted { number, last }));
         true
