@@ -222,13 +222,16 @@ impl Raft {
             }
             if next < self.log.tail_first() {
                 follower.loading = true;
-                let to_index = self.log.tail_first().previous();
+                // What the appends that may leave cannot carry would be read in vain.
+                let appends = follower.appends_left(messages);
+                let entries = limits.append_entries_max.saturating_mul(appends);
+                let carried = Index(next.previous().0.saturating_add(entries as u64));
                 let load = Load {
                     peer: to,
                     term,
                     from: next,
-                    to: to_index,
-                    bytes_max: room,
+                    to: self.log.tail_first().previous().min(carried),
+                    bytes_max: room.min(limits.append_bytes_max.saturating_mul(appends)),
                 };
                 self.outbox.effects().load.push(load);
                 return;

@@ -205,6 +205,14 @@ impl Progress {
         }
     }
 
+    /// Appends that may still be put on the way; none while probing.
+    pub(crate) fn appends_left(&self, messages_max: usize) -> usize {
+        match &self.state {
+            State::Replicate { inflight, .. } => messages_max.saturating_sub(inflight.len()),
+            State::Probe { .. } | State::Snapshot { .. } => 0,
+        }
+    }
+
     pub(crate) fn sent(&mut self, last: Index, bytes: usize, now: u64) {
         let base = self.next.previous();
         let State::Replicate {

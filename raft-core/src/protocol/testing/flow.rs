@@ -16,6 +16,7 @@ fn cluster(tail_bytes_max: usize) -> Cluster {
     let disks: BTreeMap<_, _> = (1..=3).map(|id| (NodeId(id), Disk::default())).collect();
     let mut cluster = Cluster::new(disks, 3);
     cluster.limits.append_entries_max = 1;
+    cluster.limits.append_bytes_max = 1_000;
     cluster.limits.tail_bytes_max = tail_bytes_max;
     cluster.restart_all();
     cluster.campaign(LEADER);
@@ -116,6 +117,13 @@ fn a_window_read_from_the_disk_is_bounded_in_messages_too() {
         cluster.step(LEADER, Input::Tick);
         for _ in 0..1000 {
             while cluster.persist(FOLLOWER) || cluster.persist(LEADER) {}
+            if let Some(load) = cluster.node(LEADER).loads.front() {
+                // One entry each: no more is read than may leave.
+                let read = load.to.0 + 1 - load.from.0;
+                assert!(read <= window as u64, "{load:?}");
+                let carried = cluster.limits.append_bytes_max * window;
+                assert!(load.bytes_max <= carried, "{load:?}");
+            }
             if cluster.load(LEADER) {
                 loaded += 1;
                 let under_way = cluster.network.iter().filter(|e| e.to == FOLLOWER);

@@ -55,6 +55,29 @@ fn all_reads_that_a_follower_has_share_one_question() {
 }
 
 #[test]
+fn all_reads_that_a_leader_has_share_one_round() {
+    let mut cluster = led(3);
+    propose(&mut cluster, A, 1);
+    settle(&mut cluster, A);
+    read(&mut cluster, A, &[1]);
+    // What comes meanwhile may need to see more, so it waits for the next round, all of it.
+    for ticket in 2..=100 {
+        read(&mut cluster, A, &[ticket]);
+    }
+    let mut rounds = std::collections::BTreeSet::new();
+    while !cluster.network.is_empty() {
+        for envelope in &cluster.network {
+            if let Message::Heartbeat(heartbeat) = &envelope.message {
+                rounds.insert(heartbeat.round);
+            }
+        }
+        cluster.deliver(0);
+    }
+    assert_eq!(tickets(&cluster), (1..=100).collect::<Vec<_>>());
+    assert_eq!(rounds.len(), 2, "{rounds:?}");
+}
+
+#[test]
 fn only_the_leaders_answer_to_the_newest_question_counts() {
     let mut cluster = led(3);
     propose(&mut cluster, A, 5);
