@@ -20,6 +20,10 @@ use crate::store::retained::{
 /// The version of the format: the first byte of every part.
 const FORMAT: u8 = 1;
 
+/// The highest revision that an image may have: the store goes on counting from there, and never
+/// gets to the end.
+const REVISION_MAX: u64 = u64::MAX >> 1;
+
 /// A part takes no further record once it has this many bytes. Small enough to be sent and checked
 /// in a few milliseconds, large enough that a part costs little by itself.
 const PART_BYTES: usize = 256 << 10;
@@ -81,6 +85,9 @@ pub(crate) enum ImageError {
         /// Our own.
         ours: u64,
     },
+    /// No store has written that often.
+    #[error("revision {0} is above the limit of {REVISION_MAX}")]
+    Revision(u64),
     /// A kept reply that is none.
     #[error("a kept reply cannot be read: {0}")]
     Reply(#[from] DecodeError),
@@ -355,6 +362,9 @@ fn read_head(
         superseded: integer(rest)?,
         superseded_bytes: integer(rest)?,
     };
+    if counts.revision > REVISION_MAX {
+        return Err(ImageError::Revision(counts.revision));
+    }
     let (sessions_announced, replies_announced) = (integer(rest)?, integer(rest)?);
     for (name, ours) in named_limits(retention, limits) {
         let found = integer(rest)?;

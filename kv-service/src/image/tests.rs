@@ -440,6 +440,7 @@ fn what_is_no_image_is_refused_with_the_reason() {
         ("history revisions_max of 11", &|parts| {
             add(&mut parts[0], 2 + 7 * 8, 1);
         }),
+        ("revision 9223372036854775", &|parts| parts[0][2 + 7] = 0x80),
         ("the order of sessions", &|parts| {
             let session = parts[1][2..27].to_vec();
             parts[1].extend(session);

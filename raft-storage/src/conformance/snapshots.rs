@@ -276,11 +276,12 @@ pub(super) async fn a_transfer_of_another_one_begins_anew(place: Place) {
     let case = "a transfer of another snapshot begins anew";
     let mut snapshots = Snapshots::open(case, place).await;
     let one = sample(50, &[4_000, 500]);
-    let mut others = vec![one.clone(); 4];
+    let mut others = vec![one.clone(); 5];
     others[0].descriptor.meta.last.index = Index(51);
     others[1].descriptor.meta.membership = Membership::default();
     others[2].descriptor.hash.0 ^= 1;
     others[3].descriptor.parts += 1;
+    others[4].descriptor.bytes += 1;
     for other in others {
         let mut writer = snapshots.receive(&other).await;
         snapshots.write(&mut *writer, &other.parts[..1]).await;
