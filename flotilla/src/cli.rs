@@ -79,6 +79,16 @@ pub(crate) enum Command {
     /// Print the version
     #[command(after_help = "Example:\n  flotilla version --json")]
     Version,
+    /// Print a script that lets a shell complete this command line
+    Completions(CompletionsArgs),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  source <(flotilla completions bash)\n  \
+    flotilla completions fish > ~/.config/fish/completions/flotilla.fish")]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
 }
 
 /// How the cluster is reached.
@@ -513,6 +523,7 @@ mod tests {
     #[test]
     fn the_options_of_the_contract_are_there() {
         let cases = [
+            "completions bash",
             "member list --json",
             "member add 4 d.example:7400 -c admin.toml",
             "member promote 4",

@@ -3,6 +3,7 @@
 
 pub(crate) mod admin;
 mod bench;
+mod completions;
 pub(crate) mod data;
 mod export;
 mod import;
@@ -52,5 +53,6 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Snapshot(args) => snapshot::run(&args.command, output).await,
         Command::Bench(args) => bench::run(args, output).await,
         Command::Version => version::run(output),
+        Command::Completions(args) => completions::run(args, output),
     }
 }

@@ -48,6 +48,8 @@ pub(super) struct Journal {
     acknowledged: u64,
     last: Option<Instant>,
     longest_pause: Duration,
+    /// From the kill of each leader to the next acknowledged write.
+    failovers: Vec<Duration>,
     lost: Option<u64>,
 }
 
@@ -63,6 +65,8 @@ pub(super) struct Record {
     pub(super) lost: u64,
     /// The longest time between two acknowledged writes of any clients.
     pub(super) longest_pause: Duration,
+    /// From the kill of each leader to the next acknowledged write.
+    pub(super) failovers: Vec<Duration>,
 }
 
 impl Journal {
@@ -76,6 +80,7 @@ impl Journal {
             acknowledged: 0,
             last: None,
             longest_pause: Duration::ZERO,
+            failovers: Vec::new(),
             lost: None,
         }
     }
@@ -154,6 +159,11 @@ impl Journal {
         self.ledger.insert(key, value);
     }
 
+    /// A leader was killed, and writes went on after so long.
+    pub(super) fn failed_over(&mut self, after: Duration) {
+        self.failovers.push(after);
+    }
+
     /// When a write was acknowledged last.
     pub(super) fn last_acknowledged(&self) -> Option<Instant> {
         self.last
@@ -173,6 +183,7 @@ impl Journal {
             acknowledged: self.acknowledged,
             lost: self.lost.unwrap_or(self.ledger.len() as u64),
             longest_pause: self.longest_pause,
+            failovers: self.failovers,
         }
     }
 

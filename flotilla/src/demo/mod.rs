@@ -44,8 +44,7 @@ pub(crate) async fn run(args: &DemoArgs, output: &mut Output) -> Outcome {
     let dir = stage.stop().await;
     let journal = played?;
     narrator.say("judging the history");
-    let failovers = args.failovers;
-    let judged = tokio::task::spawn_blocking(move || verdict::judge(journal, failovers));
+    let judged = tokio::task::spawn_blocking(move || verdict::judge(journal));
     let verdict = judged
         .await
         .map_err(|error| Failure::stopped(format!("a judge panicked: {error}")))?;
@@ -84,7 +83,9 @@ async fn fail_over(
     let began = Instant::now();
     stage.kill(killed).await;
     let again = workload.acknowledged_after(Instant::now()).await?;
-    let paused = again.saturating_duration_since(began).as_millis();
+    let paused = again.saturating_duration_since(began);
+    workload.failed_over(paused);
+    let paused = paused.as_millis();
     let leader = stage.leader().await?;
     narrator.say(&format!(
         "fail-over {number}: killed leader node {killed}; writes go on after {paused} ms, \
@@ -137,7 +138,7 @@ mod tests {
         let (value, version) = ("nobody".into(), 1);
         let read = End::Answered(Reply::Found { value, version }, None);
         journal.end(&mut seat, &begun, at, read).expect("begun");
-        let verdict = verdict::judge(journal, 0);
+        let verdict = verdict::judge(journal);
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().to_owned();
         let message = keep_evidence(&verdict, dir).line().expect("it says why");

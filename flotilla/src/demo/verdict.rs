@@ -15,7 +15,8 @@ const SEARCH_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Verdict {
     acknowledged: u64,
     operations: usize,
-    failovers: u32,
+    /// From the kill of each leader to the next acknowledged write, the shortest first.
+    failovers: Vec<Duration>,
     longest_pause: Duration,
     lost: u64,
     linearizable: bool,
@@ -28,8 +29,10 @@ pub(super) struct Verdict {
 }
 
 /// Judges. Takes its time, so not to be called where others wait.
-pub(super) fn judge(journal: Journal, failovers: u32) -> Verdict {
+pub(super) fn judge(journal: Journal) -> Verdict {
     let record = journal.finish();
+    let mut failovers = record.failovers;
+    failovers.sort_unstable();
     let mut problems = Vec::new();
     if record.lost > 0 {
         problems.push(format!("{} acknowledged writes are lost", record.lost));
@@ -87,13 +90,26 @@ impl Verdict {
         self.problems.is_empty() && self.lost == 0 && self.linearizable
     }
 
+    /// The time within which half of the fail-overs were over (nearest rank).
+    fn half_within(&self) -> Duration {
+        let middle = self.failovers.len().saturating_sub(1) / 2;
+        self.failovers.get(middle).copied().unwrap_or_default()
+    }
+
+    /// The time that the slowest fail-over took.
+    fn slowest(&self) -> Duration {
+        self.failovers.last().copied().unwrap_or_default()
+    }
+
     /// The verdict as JSON.
     pub(super) fn object(&self) -> Value {
         json!({
             "acked": self.acknowledged,
             "lost": self.lost,
-            "failovers": self.failovers,
-            "longest_pause_ms": u64::try_from(self.longest_pause.as_millis()).unwrap_or(u64::MAX),
+            "failovers": self.failovers.len(),
+            "longest_pause_ms": milliseconds(self.longest_pause),
+            "failover_p50_ms": milliseconds(self.half_within()),
+            "failover_max_ms": milliseconds(self.slowest()),
             "linearizable": self.linearizable,
         })
     }
@@ -104,10 +120,14 @@ impl Verdict {
         let rows = [
             ("operations", self.operations.to_string()),
             ("writes acknowledged", self.acknowledged.to_string()),
-            ("fail-overs", self.failovers.to_string()),
+            ("fail-overs", self.failovers.len().to_string()),
+            (
+                "half of them within",
+                format!("{} ms", milliseconds(self.half_within())),
+            ),
             (
                 "longest pause",
-                format!("{} ms", self.longest_pause.as_millis()),
+                format!("{} ms", milliseconds(self.longest_pause)),
             ),
             ("lost", self.lost.to_string()),
             ("linearizable", answer.to_owned()),
@@ -118,6 +138,10 @@ impl Verdict {
             .collect();
         lines.join("\n")
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -147,6 +171,9 @@ mod tests {
             std::thread::sleep(Duration::from_millis(5));
         }
         journal.acknowledge(Instant::now());
+        for millis in [90, 30, 250, 60] {
+            journal.failed_over(Duration::from_millis(millis));
+        }
         journal.compare(&std::collections::BTreeMap::new());
         journal
     }
@@ -154,11 +181,12 @@ mod tests {
     #[test]
     fn a_right_history_is_good() {
         let value = "v".into();
-        let verdict = judge(journal(Reply::Found { value, version: 1 }), 5);
+        let verdict = judge(journal(Reply::Found { value, version: 1 }));
         assert!(verdict.is_good(), "{:?}", verdict.problems);
         assert_eq!(verdict.picture, None);
         let expected = json!({
-            "acked": 1, "lost": 0, "failovers": 5, "longest_pause_ms": 0, "linearizable": true,
+            "acked": 1, "lost": 0, "failovers": 4, "longest_pause_ms": 0, "linearizable": true,
+            "failover_p50_ms": 60, "failover_max_ms": 250,
         });
         assert_eq!(verdict.object(), expected);
         assert!(verdict.table().contains("lost                          0"));
@@ -166,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_write_that_is_not_seen_is_found_by_both_judges() {
-        let verdict = judge(journal(Reply::Absent), 5);
+        let verdict = judge(journal(Reply::Absent));
         assert!(!verdict.is_good());
         assert_eq!(verdict.problems.len(), 2, "{:?}", verdict.problems);
         assert_eq!(verdict.object()["linearizable"], false);

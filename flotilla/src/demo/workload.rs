@@ -99,6 +99,11 @@ impl Workload {
         .await
     }
 
+    /// A leader was killed, and writes went on after so long.
+    pub(super) fn failed_over(&self, after: Duration) {
+        lock(&self.journal).failed_over(after);
+    }
+
     /// Ends all clients, then reads everything back.
     ///
     /// # Errors

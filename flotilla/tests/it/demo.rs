@@ -18,4 +18,7 @@ fn the_demo_loses_nothing() {
         object["longest_pause_ms"].as_u64().expect("a number") > 0,
         "{object}"
     );
+    let millis = |key: &str| object[key].as_u64().expect("a number");
+    let (half, slowest) = (millis("failover_p50_ms"), millis("failover_max_ms"));
+    assert!(0 < half && half <= slowest, "{object}");
 }

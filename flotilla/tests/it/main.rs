@@ -10,3 +10,4 @@ mod members;
 mod program;
 mod snapshots;
 mod usage;
+mod watched;

@@ -99,6 +99,52 @@ fn of_changes_at_the_same_time_each_is_done_or_refused() {
 }
 
 #[test]
+fn a_second_change_is_refused_while_the_first_is_under_way() {
+    let cluster = Cluster::start(&["--nodes", "3"]);
+    cluster
+        .run(["member", "add", "4", "db4.example.invalid:7400"])
+        .expect(0);
+    cluster
+        .run(["member", "add", "5", "db5.example.invalid:7400"])
+        .expect(0);
+    // While nobody answers the leader, no change can be completed; it gives up soon, and then
+    // there is no leader to refuse anything, so it may take more than one attempt.
+    cluster.shorten_patience(2_000);
+    let mut told = None;
+    wait_until("a refusal", || {
+        let leader = cluster.leader();
+        let followers: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+        for id in &followers {
+            cluster.signal_node(*id, Signal::STOP);
+        }
+        let changes = ["4", "5"].map(|id| {
+            let mut command = cluster.command(["member", "remove", id]);
+            let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            piped.spawn().expect("it starts")
+        });
+        let outputs = changes.map(|child| child.wait_with_output().expect("it ends"));
+        for id in &followers {
+            cluster.signal_node(*id, Signal::CONT);
+        }
+        let refused = outputs.iter().find(|run| run.status.code() == Some(5));
+        told = refused.map(|run| String::from_utf8_lossy(&run.stderr).into_owned());
+        told.as_ref().is_some_and(|line| line.contains("under way"))
+    });
+    let told = told.expect("waited for");
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(
+        told.contains("another change of membership is under way"),
+        "{told}"
+    );
+    // Nothing is harmed: the first one is completed or not, the voters are the same.
+    wait_until("a quiet cluster", || {
+        cluster.run(["put", "k", "v"]).code == 0
+    });
+    let (voters, _) = cluster.members();
+    assert_eq!(voters, [1, 2, 3]);
+}
+
+#[test]
 fn leadership_goes_to_who_is_there_and_to_nobody_else() {
     let cluster = Cluster::start(&["--no-restart"]);
     let before = cluster.leader();

@@ -2,6 +2,7 @@
 
 use std::net::UdpSocket;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::program::{base_port, command, run};
@@ -52,6 +53,7 @@ fn help_and_version_are_for_standard_output() {
         "member",
         "transfer-leader",
         "snapshot",
+        "completions",
     ] {
         let help = run([command, "--help"]).expect(0);
         assert!(help.contains("Example"), "{command}: {help}");
@@ -72,6 +74,31 @@ fn help_and_version_are_for_standard_output() {
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(run(["version"]).expect(0), format!("flotilla {version}\n"));
     assert_eq!(run(["version", "--json"]).json()["version"], version);
+}
+
+#[test]
+fn shells_complete_what_there_is() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = run(["completions", shell]).expect(0);
+        for word in ["transfer-leader", "snapshot", "value-bytes", "completions"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+        // It is a script, so there is no other form of it.
+        assert_eq!(run(["completions", shell, "--json"]).expect(0), script);
+    }
+    let line = run(["completions", "cmd"]).expect_error(2).to_owned();
+    assert!(line.contains("cmd") && line.contains("zsh"), "{line}");
+    // What a shell makes of it: the candidates for an unfinished word.
+    let script = r#"
+        source <("$0" completions bash)
+        COMP_WORDS=(flotilla snapshot ve) COMP_CWORD=2
+        _flotilla flotilla ve snapshot
+        echo "${COMPREPLY[@]}"
+    "#;
+    let program = env!("CARGO_BIN_EXE_flotilla");
+    let bash = Command::new("bash").args(["-c", script, program]).output();
+    let bash = bash.expect("bash is there");
+    assert_eq!(String::from_utf8_lossy(&bash.stdout), "verify\n");
 }
 
 #[test]
