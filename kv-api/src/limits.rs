@@ -75,7 +75,15 @@ pub fn check_key(key: &[u8]) -> Result<(), LimitExceeded> {
 /// # Errors
 /// When it is longer than [`VALUE_BYTES_MAX`].
 pub fn check_value(value: &[u8]) -> Result<(), LimitExceeded> {
-    check("value", value.len(), 0, VALUE_BYTES_MAX)
+    check_value_bytes(value.len())
+}
+
+/// Checks the size of a value that is not there yet.
+///
+/// # Errors
+/// When it is above [`VALUE_BYTES_MAX`].
+pub fn check_value_bytes(bytes: usize) -> Result<(), LimitExceeded> {
+    check("value", bytes, 0, VALUE_BYTES_MAX)
 }
 
 /// Checks the address of a member. Whether it leads anywhere is not looked at.

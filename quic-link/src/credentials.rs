@@ -170,6 +170,9 @@ fn verification_error(error: webpki::Error) -> CredentialsError {
 fn pem(file: &'static str, error: &PemError) -> CredentialsError {
     let why = match error {
         PemError::NoItemsFound => "no PEM block of the right kind in it".to_owned(),
+        // These would show bytes of the file.
+        PemError::MissingSectionEnd { .. } => "a PEM block in it has no end".to_owned(),
+        PemError::IllegalSectionStart { .. } => "a PEM block in it has no beginning".to_owned(),
         other => other.to_string(),
     };
     CredentialsError::Pem { file, why }

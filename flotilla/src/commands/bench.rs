@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use hdrhistogram::Histogram;
-use kv_client::limits::check_value;
+use kv_client::limits::check_value_bytes;
 use kv_client::{ClientError, KvClient};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -38,8 +38,8 @@ const FILL_INFLIGHT_MAX: usize = 256;
 /// # Errors
 /// When the cluster cannot be reached, or no operation succeeded.
 pub(crate) async fn run(args: &BenchArgs, output: &mut Output) -> Outcome {
+    check_value_bytes(args.value_bytes).map_err(ClientError::from)?;
     let value = value_of(args.value_bytes);
-    check_value(&value).map_err(ClientError::from)?;
     let mut connections = Vec::new();
     for _ in 0..args.conns {
         connections.push(connect(&args.client).await?);

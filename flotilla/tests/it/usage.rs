@@ -180,6 +180,13 @@ fn what_is_over_a_limit_is_refused_before_anything_is_sent() {
     let line = run(["get", &long]).expect_error(5).to_owned();
     assert!(line.contains("5000") && line.contains("4096"), "{line}");
     run(["put", "", "value"]).expect_error(5);
+    // Refused before room is made for it.
+    let bench = ["bench", "--value-bytes", "99999999999", "--seconds", "1"];
+    let line = run(bench).expect_error(5).to_owned();
+    assert!(
+        line.contains("99999999999") && line.contains("1048576"),
+        "{line}"
+    );
 }
 
 fn init(dir: &Path, port: u16) {

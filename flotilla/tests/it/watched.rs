@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use history::{Budget, Header, Op, Recorder, Reply, Verdict};
+use history::{Budget, ClientId, Header, Op, OpId, Recorder, Reply, Verdict};
 use kv_client::{ClientConfig, ClientError, KvClient, ScanRange};
 
 /// Clients at the same time.
@@ -40,6 +40,28 @@ pub(crate) struct Watched {
 /// What the clients came to.
 pub(crate) struct Seen {
     notes: Notes,
+}
+
+impl Notes {
+    /// Writes down how an operation ended. Who does not know goes on as another client.
+    fn end(
+        &mut self,
+        seat: ClientId,
+        begun: OpId,
+        at: u64,
+        ended: Result<Reply, ClientError>,
+    ) -> ClientId {
+        let noted = match ended {
+            Ok(reply) => self.recorder.ok(begun, at, reply, None),
+            Err(ClientError::Unavailable(_)) => self.recorder.fail(begun, at),
+            Err(ClientError::Unknown(_)) => {
+                return self.recorder.info(begun, at).expect("it was begun");
+            }
+            Err(error) => panic!("{error}"),
+        };
+        noted.expect("it was begun");
+        seat
+    }
 }
 
 impl Watched {
@@ -155,31 +177,20 @@ async fn one_client(
         let begun = begun.expect("one at a time");
         let ended = carry_out(&client, op).await;
         let at = now();
-        let mut notes = notes.lock().expect("no panic");
-        match ended {
-            Ok(reply) => {
-                let ok = notes.recorder.ok(begun, at, reply, None);
-                ok.expect("it was begun");
-                if count % 4 == 0 {
-                    notes.ledger.insert(format!("once/{value}"), value);
-                }
+        {
+            let mut held = notes.lock().expect("no panic");
+            if ended.is_ok() && count % 4 == 0 {
+                held.ledger.insert(format!("once/{value}"), value);
             }
-            Err(ClientError::Unavailable(_)) => {
-                notes.recorder.fail(begun, at).expect("it was begun");
-            }
-            Err(ClientError::Unknown(_)) => {
-                seat = notes.recorder.info(begun, at).expect("it was begun");
-            }
-            Err(error) => panic!("client {number}: {error}"),
+            seat = held.end(seat, begun, at, ended);
         }
-        drop(notes);
         tokio::time::sleep(PAUSE).await;
     }
     client.close().await;
 }
 
 async fn carry_out(client: &KvClient, op: Op) -> Result<Reply, ClientError> {
-    let bytes = |text: &history::ByteString| bytes::Bytes::copy_from_slice(text);
+    let bytes = |text: &history::ByteString| bytes::Bytes::copy_from_slice(text.as_bytes());
     let written = match &op {
         Op::Put { key, value } => client.put(bytes(key), bytes(value)).await?,
         Op::Append { key, value } => client.append(bytes(key), bytes(value)).await?,

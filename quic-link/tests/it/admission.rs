@@ -59,6 +59,13 @@ fn certificates_that_cannot_be_used_are_refused_when_loaded() {
     };
     assert!(matches!(load(&mixed), Err(CredentialsError::KeyMismatch)));
 
+    let cut = Pem {
+        key: good.key[..40].into(),
+        ..good.clone()
+    };
+    let error = load(&cut).unwrap_err().to_string();
+    assert!(error.ends_with("a PEM block in it has no end"), "{error}");
+
     let nobody = authority.sign(&["host.example"], from, until);
     assert!(matches!(load(&nobody), Err(CredentialsError::NoIdentity)));
 

@@ -13,6 +13,7 @@ use crate::cluster::plan::{is_local, is_supervised};
 use crate::commands::admin::{connect, directory, refused_by_cluster};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::Output;
+use crate::removed;
 
 /// A node that is to join.
 pub(crate) struct Newcomer<'a> {
@@ -49,6 +50,15 @@ impl Newcomer<'_> {
                     member.address
                 ))
             });
+        }
+        // A node that was removed does not come back under its incarnation.
+        let existing = existing.filter(|node| !removed::is_marked(node));
+        if existing.is_none() && dir.join("node.toml").exists() {
+            return Err(Failure::usage(format!(
+                "{what}: {} has another node {id}, or one that was removed; choose another id, or \
+                 delete that directory where its data is of no more use",
+                dir.display()
+            )));
         }
         let is_made = existing.is_none();
         let node = match existing {

@@ -58,6 +58,11 @@ fn check_target(file: &Path, force: bool) -> Result<(), Failure> {
             "{shown} is a folder; name a file in it"
         )));
     }
+    if file.metadata().is_ok_and(|found| !found.is_file()) {
+        return Err(Failure::usage(format!(
+            "{shown} is no ordinary file, and is not replaced by one; choose another name"
+        )));
+    }
     if !force && file.symlink_metadata().is_ok() {
         return Err(Failure::usage(format!(
             "{shown} is there already; --force writes over it, or choose another name"
@@ -135,6 +140,9 @@ mod tests {
         assert!(told(&file, false).is_some_and(|line| line.contains("--force")));
         assert_eq!(told(&file, true), None);
         assert!(told(dir.path(), true).is_some_and(|line| line.contains("folder")));
+        // Renaming a file over a device would remove it.
+        let device = told(Path::new("/dev/null"), true);
+        assert!(device.is_some_and(|line| line.contains("no ordinary file")));
         let nowhere = dir.path().join("none/file");
         assert!(told(&nowhere, true).is_some_and(|line| line.contains("none")));
         assert_eq!(told(Path::new("a-file-in-this-folder"), false), None);
