@@ -454,7 +454,8 @@ mod tests {
     #[test]
     fn all_other_trouble_is_drawn_and_left_out() {
         let drawn: Vec<_> = (0..300).map(Options::draw).collect();
-        let kinds: [(&str, fn(&Options) -> bool); 14] = [
+        type Kind = (&'static str, fn(&Options) -> bool);
+        let kinds: [Kind; 14] = [
             ("lost messages", |o| o.network.loss > 0),
             ("messages that come twice", |o| o.network.duplicate > 0),
             ("late messages", |o| o.network.late > 0),

@@ -62,5 +62,5 @@ fn a_cluster_grows_and_shrinks_under_load_and_loses_nothing() {
         let runs = at.join(format!("node-{id}/pid")).exists();
         assert_eq!(runs, left.contains(&id), "node {id}");
     }
-    seen.is_right(&cluster.dir);
+    seen.judge(&cluster.dir);
 }

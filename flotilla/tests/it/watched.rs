@@ -92,7 +92,7 @@ impl Watched {
 impl Seen {
     /// Every acknowledged write is there, and some order explains all that was seen.
     #[track_caller]
-    pub(crate) fn is_right(self, dir: &Path) {
+    pub(crate) fn judge(self, dir: &Path) {
         let config = ClientConfig::load(&dir.join("client.toml")).expect("a configuration");
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let found = runtime.block_on(async {

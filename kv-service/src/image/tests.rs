@@ -420,7 +420,7 @@ fn what_is_no_image_is_refused_with_the_reason() {
         part[at] = part[at].wrapping_add(by);
     }
     type Change<'a> = &'a dyn Fn(&mut Vec<Vec<u8>>);
-    let cases: [(&str, Change<'_>); 16] = [
+    let cases: [(&str, Change<'_>); 17] = [
         ("there is no head", &|parts| parts.clear()),
         ("part 0: format 2", &|parts| parts[0][0] = 2),
         ("kind 3 behind one of kind 0", &|parts| {

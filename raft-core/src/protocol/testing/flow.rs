@@ -16,7 +16,7 @@ fn cluster(tail_bytes_max: usize) -> Cluster {
     let disks: BTreeMap<_, _> = (1..=3).map(|id| (NodeId(id), Disk::default())).collect();
     let mut cluster = Cluster::new(disks, 3);
     cluster.limits.append_entries_max = 1;
-    cluster.limits.append_bytes_max = 1_000;
+    cluster.limits.append_bytes_max = 4_096;
     cluster.limits.tail_bytes_max = tail_bytes_max;
     cluster.restart_all();
     cluster.campaign(LEADER);
