@@ -1,19 +1,20 @@
-//! The database of a log, as the writer and the readers share it: how it is opened and checked, and
-//! what a batch becomes in it. Reading entries is in `reader`, the threads are not known here.
+//! The database of a log, as the writer and the readers share it: what is in it, and what a batch
+//! becomes in it. Opening is in `opening`, reading entries in `reader`; threads are not known here.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use raft_core::{AppendBatch, EntryKind, HardState, Index, LogId, LogUsage, StorageError, Term};
-use rocksdb::{
-    DB, DBCompressionType, DBRawIterator, DBRecoveryMode, ErrorKind, Options, WriteBatch,
-    WriteOptions,
-};
+use rocksdb::properties::{SIZE_ALL_MEM_TABLES, TOTAL_SST_FILES_SIZE};
+use rocksdb::{ColumnFamily, DB, DBRawIterator, WriteBatch};
 
-use super::keys::{self, LogEnd, OWNER_KEY};
+use super::calls::{rocks_error, write_synced};
+use super::keys::{self, LogEnd};
+use super::opening;
+use super::options::META;
 use crate::batch_thread::Poison;
-use crate::errors::{damaged, foreign};
+use crate::errors::damaged;
 use crate::hard_state::{decode_hard_state, encode_hard_state};
 use crate::outline::Outline;
 use crate::owner::WalOwner;
@@ -37,67 +38,30 @@ pub(super) struct Durable {
     pub(super) log_bytes: u64,
 }
 
-/// Options of a database that holds nothing but a log.
-fn database_options(create: bool) -> Options {
-    let mut options = Options::default();
-    options.create_if_missing(create);
-    // The default recovers to the newest consistent point and so hides damage in the middle of
-    // RocksDB's own log; this mode forgives an unfinished last record and nothing else.
-    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-    // A missing or shortened file of RocksDB's own log is an error, not a shorter history.
-    options.set_track_and_verify_wals_in_manifest(true);
-    options.set_paranoid_checks(true);
-    // Commands are the user's bytes; whoever wants them smaller compresses them before they are
-    // replicated. The libraries are not compiled in either.
-    options.set_compression_type(DBCompressionType::None);
-    // A raft log is written once, read near its end and dropped at both ends. Large buffers keep
-    // most of it out of compactions; two background threads suffice for the rest.
-    options.set_write_buffer_size(64 << 20);
-    options.set_max_write_buffer_number(3);
-    options.set_max_background_jobs(2);
-    // Files would otherwise stay open without a limit.
-    options.set_max_open_files(256);
-    options.set_keep_log_file_num(4);
-    options.set_max_log_file_size(1 << 20);
-    options
-}
-
-/// RocksDB tells errors as text with a kind in front.
-pub(super) fn rocks_error(
-    operation: &'static str,
-    path: &Path,
-    error: &rocksdb::Error,
-) -> StorageError {
-    let message = error.to_string();
-    let shown = path.display().to_string();
-    match error.kind() {
-        ErrorKind::Corruption => damaged(path, 0, message),
-        ErrorKind::IOError if message.contains("No space left on device") => StorageError::Full {
-            operation,
-            path: shown,
-        },
-        _ => StorageError::Io {
-            operation,
-            path: shown,
-            message,
-        },
-    }
-}
-
 impl Shared {
     /// Opens the database in `dir`, which becomes `owner`'s where it is new, and recovers its log.
-    pub(super) fn open(dir: &Path, owner: &WalOwner, create: bool) -> Result<Self, StorageError> {
-        let db = DB::open(&database_options(create), dir)
-            .map_err(|error| rocks_error("open", dir, &error))?;
+    pub(super) fn open(
+        dir: &Path,
+        owner: &WalOwner,
+        create: bool,
+        write_buffer_bytes: usize,
+    ) -> Result<Self, StorageError> {
+        let db = opening::open(dir, owner, create, write_buffer_bytes)?;
         let mut shared = Self {
             db,
             path: dir.to_owned(),
             poison: Arc::default(),
             durable: Mutex::default(),
         };
-        shared.check_owner(owner)?;
         shared.durable = Mutex::new(shared.recover()?);
+        // Where a crash came between a compaction and the end of its removals.
+        shared.remove_compacted()?;
         Ok(shared)
+    }
+
+    /// Where all is kept that is no entry.
+    pub(super) fn meta(&self) -> &ColumnFamily {
+        opening::family(&self.db, META)
     }
 
     pub(super) fn durable(&self) -> MutexGuard<'_, Durable> {
@@ -110,55 +74,8 @@ impl Shared {
     }
 
     fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        let value = self.db.get(key);
+        let value = self.db.get_cf(self.meta(), key);
         value.map_err(|error| rocks_error("read", &self.path, &error))
-    }
-
-    fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
-        let written = self.db.write_opt(batch, &options);
-        written.map_err(|error| rocks_error("write", &self.path, &error))
-    }
-
-    /// Refuses another's database; a new one becomes `owner`'s.
-    fn check_owner(&self, owner: &WalOwner) -> Result<(), StorageError> {
-        let Some(value) = self.value(OWNER_KEY)? else {
-            if self
-                .db
-                .iterator(rocksdb::IteratorMode::Start)
-                .next()
-                .is_some()
-            {
-                return Err(foreign(&self.path, "is a database, but not a raft log"));
-            }
-            let mut batch = WriteBatch::default();
-            batch.put(OWNER_KEY, keys::encode_owner(owner));
-            return self.write(batch);
-        };
-        match keys::decode_owner(&value) {
-            Some((version, Some(found))) => {
-                found.check(&self.path, owner)?;
-                self.upgrade(version, owner)
-            }
-            Some((version, None)) => {
-                let read = keys::FORMAT_VERSION;
-                let what = format!("has version {version}, this program reads up to {read}");
-                Err(foreign(&self.path, what))
-            }
-            None => Err(self.damaged("its owner cannot be read")),
-        }
-    }
-
-    /// Names the version that is written from now on, so that an older program refuses what it
-    /// would misread.
-    fn upgrade(&self, version: u32, owner: &WalOwner) -> Result<(), StorageError> {
-        if version == keys::FORMAT_VERSION {
-            return Ok(());
-        }
-        let mut batch = WriteBatch::default();
-        batch.put(OWNER_KEY, keys::encode_owner(owner));
-        self.write(batch)
     }
 
     /// What the database holds, checked as far as that is possible without reading every entry.
@@ -218,7 +135,7 @@ impl Shared {
 
     fn runs(&self) -> Result<Vec<(Term, Index)>, StorageError> {
         let mut runs = Vec::new();
-        let mut iterator = self.db.raw_iterator();
+        let mut iterator = self.db.raw_iterator_cf(self.meta());
         iterator.seek(keys::run_key(Index(0)));
         while let Some((key, value)) = iterator.item() {
             if key > keys::run_key(Index(u64::MAX)).as_slice() {
@@ -235,7 +152,7 @@ impl Shared {
     /// Which entries are memberships.
     fn memberships(&self, outline: &Outline) -> Result<Vec<Index>, StorageError> {
         let mut memberships = Vec::new();
-        let mut iterator = self.db.raw_iterator();
+        let mut iterator = self.db.raw_iterator_cf(self.meta());
         iterator.seek(keys::membership_key(Index(0)));
         while let Some(key) = iterator.key() {
             if key > keys::membership_key(Index(u64::MAX)).as_slice() {
@@ -265,10 +182,11 @@ impl Shared {
         if batch.is_empty() {
             return Ok(());
         }
+        let meta = self.meta();
         let mut durable = self.durable().clone();
         let mut writes = WriteBatch::default();
         if let Some(hard_state) = batch.hard_state {
-            writes.put(keys::hard_state_key(), encode_hard_state(hard_state));
+            writes.put_cf(meta, keys::hard_state_key(), encode_hard_state(hard_state));
             durable.hard_state = hard_state;
         }
         if let Some(from) = batch.truncate_from {
@@ -282,13 +200,11 @@ impl Shared {
             writes.put(keys::entry_key(entry.index()), &encoded);
             let newest = durable.outline.runs().last().map(|run| run.0);
             if newest != Some(entry.term()) {
-                writes.put(
-                    keys::run_key(entry.index()),
-                    keys::encode_term(entry.term()),
-                );
+                let term = keys::encode_term(entry.term());
+                writes.put_cf(meta, keys::run_key(entry.index()), term);
             }
             if entry.kind() == EntryKind::Membership {
-                writes.put(keys::membership_key(entry.index()), b"");
+                writes.put_cf(meta, keys::membership_key(entry.index()), b"");
                 durable.memberships.push(entry.index());
             }
             let pushed = durable.outline.push(entry.id());
@@ -304,14 +220,16 @@ impl Shared {
             last: durable.outline.last(),
             log_bytes: durable.log_bytes,
         };
-        writes.put(keys::last_key(), end.encode());
-        self.write(writes)?;
+        writes.put_cf(self.meta(), keys::last_key(), end.encode());
+        write_synced(&self.db, &self.path, writes)?;
         *self.durable() = durable;
         Ok(())
     }
 
-    /// Drops all entries up to `to`, which is held, as one range.
+    /// Drops all entries up to `to`, which is held: nobody reads before the start, so the entries
+    /// need no tombstones, and files that hold none but such go whole.
     pub(super) fn compact(&self, to: LogId) -> Result<(), StorageError> {
+        let meta = self.meta();
         let mut durable = self.durable().clone();
         let (first, last) = (durable.outline.first_index(), durable.outline.last().index);
         let next = to.index.next();
@@ -323,44 +241,57 @@ impl Shared {
             durable.log_bytes -= self.entry_bytes(first..next)?;
         }
         let mut writes = WriteBatch::default();
-        writes.put(keys::start_key(), keys::encode_start(to));
-        writes.delete_range(keys::entry_key(first), keys::entry_key(next));
+        writes.put_cf(meta, keys::start_key(), keys::encode_start(to));
         for (_, begun) in durable.outline.runs().iter().filter(|run| run.1 < next) {
-            writes.delete(keys::run_key(*begun));
+            writes.delete_cf(meta, keys::run_key(*begun));
         }
         for index in durable.memberships.iter().filter(|index| **index < next) {
-            writes.delete(keys::membership_key(*index));
+            writes.delete_cf(meta, keys::membership_key(*index));
         }
         durable.memberships.retain(|index| *index >= next);
         durable.outline.compact(to);
         // The run that `to` is in may go on behind it.
         if let Some((term, begun)) = durable.outline.runs().first() {
-            writes.put(keys::run_key(*begun), keys::encode_term(*term));
+            writes.put_cf(meta, keys::run_key(*begun), keys::encode_term(*term));
         }
-        self.publish(writes, durable)
+        self.publish(writes, durable)?;
+        self.remove_compacted()
     }
 
-    /// Drops all entries; the log goes on behind `to`.
+    /// Drops all entries; the log goes on behind `to`. Only those behind `to` could be taken for
+    /// entries of the new log, so only they are deleted as a range.
     pub(super) fn reset(&self, to: LogId) -> Result<(), StorageError> {
+        let meta = self.meta();
         let before = self.durable().clone();
         let mut writes = WriteBatch::default();
-        writes.put(keys::start_key(), keys::encode_start(to));
-        let (first, last) = (before.outline.first_index(), before.outline.last().index);
-        if first <= last {
-            writes.delete_range(keys::entry_key(first), keys::entry_key(last.next()));
+        writes.put_cf(meta, keys::start_key(), keys::encode_start(to));
+        let (next, end) = (to.index.next(), before.outline.last().index.next());
+        if next < end {
+            writes.delete_range(keys::entry_key(next), keys::entry_key(end));
         }
         for (_, begun) in before.outline.runs() {
-            writes.delete(keys::run_key(*begun));
+            writes.delete_cf(meta, keys::run_key(*begun));
         }
         for index in &before.memberships {
-            writes.delete(keys::membership_key(*index));
+            writes.delete_cf(meta, keys::membership_key(*index));
         }
         let durable = Durable {
             hard_state: before.hard_state,
             outline: Outline::starting_behind(to),
             ..Durable::default()
         };
-        self.publish(writes, durable)
+        self.publish(writes, durable)?;
+        self.remove_compacted()
+    }
+
+    /// Removes the files that hold nothing but entries before the start. What is left of such
+    /// entries is in memory, or in a file with others, and goes with a later compaction. A reader
+    /// that began before keeps the files that it reads.
+    fn remove_compacted(&self) -> Result<(), StorageError> {
+        let start = self.durable().outline.start().index;
+        let (from, to) = (keys::entry_key(Index(0)), keys::entry_key(start));
+        let removed = self.db.delete_file_in_range(from, to);
+        removed.map_err(|error| rocks_error("remove files of", &self.path, &error))
     }
 
     /// Drops entries, term runs and memberships, the entries as one range: a wrong tail may be
@@ -377,12 +308,12 @@ impl Shared {
         }
         durable.log_bytes -= self.entry_bytes(from..last.next())?;
         writes.delete_range(keys::entry_key(from), keys::entry_key(last.next()));
-        let runs = durable.outline.runs().iter();
+        let (meta, runs) = (self.meta(), durable.outline.runs().iter());
         for (_, first) in runs.filter(|(_, first)| *first >= from) {
-            writes.delete(keys::run_key(*first));
+            writes.delete_cf(meta, keys::run_key(*first));
         }
         for index in durable.memberships.iter().filter(|index| **index >= from) {
-            writes.delete(keys::membership_key(*index));
+            writes.delete_cf(meta, keys::membership_key(*index));
         }
         durable.memberships.retain(|index| *index < from);
         durable.outline.truncate(from);
@@ -408,14 +339,15 @@ impl Shared {
     /// Files of the database as RocksDB counts them; the part of its own log that is not in them
     /// yet is about as large as what it holds in memory.
     pub(super) fn usage(&self) -> LogUsage {
-        let property = |name: &str| self.db.property_int_value(name).ok().flatten();
-        let disk_bytes = [
-            "rocksdb.total-sst-files-size",
-            "rocksdb.size-all-mem-tables",
-        ];
+        let property = |name| {
+            let of_entries = self.db.property_int_value(name);
+            let of_meta = self.db.property_int_value_cf(self.meta(), name);
+            [of_entries, of_meta].map(|bytes| bytes.ok().flatten().unwrap_or_default())
+        };
+        let disk_bytes = [TOTAL_SST_FILES_SIZE, SIZE_ALL_MEM_TABLES];
         LogUsage {
             log_bytes: self.durable().log_bytes,
-            disk_bytes: disk_bytes.into_iter().filter_map(property).sum(),
+            disk_bytes: disk_bytes.into_iter().flat_map(property).sum(),
             is_short_of_room: false,
         }
     }

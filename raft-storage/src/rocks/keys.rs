@@ -17,13 +17,17 @@ use raft_core::{ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Term};
 use crate::owner::WalOwner;
 
 /// The version of keys and values. In version 1, which is read as well, no log had lost its
-/// beginning and no entry was a membership. Another one is refused.
-pub(super) const FORMAT_VERSION: u32 = 2;
+/// beginning and no entry was a membership; in version 2 all keys were in the family of the
+/// entries. Another one is refused.
+pub(super) const FORMAT_VERSION: u32 = 3;
 
 /// The group that all keys are of: a store serves one group so far.
 const GROUP: GroupId = GroupId(0);
 
 pub(super) const OWNER_KEY: &[u8] = b"o";
+
+/// The first key that stands behind all entries of all groups.
+pub(super) const BEHIND_ENTRIES: &[u8] = b"f";
 
 const INDEX_KEY_BYTES: usize = 17;
 
@@ -65,6 +69,11 @@ fn group_key(kind: u8) -> [u8; 9] {
     let mut key = [kind; 9];
     key[1..].copy_from_slice(&GROUP.0.to_be_bytes());
     key
+}
+
+/// Whether it is the key of an entry.
+pub(super) fn is_entry_key(key: &[u8]) -> bool {
+    key.len() == INDEX_KEY_BYTES && key[0] == b'e'
 }
 
 /// The index at the end of an [`IndexKey`].
@@ -160,7 +169,8 @@ mod tests {
         let indexes = [0, 1, 255, 256, u64::MAX].map(Index);
         assert!(indexes.map(entry_key).is_sorted());
         assert_eq!(indexes.map(|i| index_of(&run_key(i))), indexes.map(Some));
-        assert!(entry_key(Index(u64::MAX)).as_slice() < hard_state_key().as_slice());
+        assert!(entry_key(Index(u64::MAX)).as_slice() < BEHIND_ENTRIES);
+        assert!(is_entry_key(&entry_key(Index(0))) && !is_entry_key(&run_key(Index(0))));
         // Nothing that looks like an entry's key stands before the first one.
         assert!(start_key().as_slice() < entry_key(Index(0)).as_slice());
         assert_eq!(index_of(&start_key()), None);
@@ -183,10 +193,13 @@ mod tests {
             incarnation: Incarnation(5),
         };
         let mut value = encode_owner(&owner);
-        assert_eq!(decode_owner(&value), Some((2, Some(owner))));
-        value[0] = 1;
-        assert_eq!(decode_owner(&value), Some((1, Some(owner))));
-        for version in [0, 3] {
+        assert_eq!(decode_owner(&value), Some((3, Some(owner))));
+        for version in [1, 2] {
+            value[0] = version;
+            let version = u32::from(version);
+            assert_eq!(decode_owner(&value), Some((version, Some(owner))));
+        }
+        for version in [0, 4] {
             value[0] = version;
             assert_eq!(decode_owner(&value), Some((u32::from(version), None)));
         }

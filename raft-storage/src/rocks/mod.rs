@@ -1,9 +1,14 @@
 //! The log store over RocksDB: one synced write batch per change. Readers look at a snapshot of the
 //! database, so they never see half of a batch and never wait for a sync.
 
+mod calls;
 mod database;
 mod keys;
+mod opening;
+mod options;
 mod reader;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +23,7 @@ use crate::memberships::read_memberships;
 use crate::owner::WalOwner;
 use crate::snapshots::{self, FileSnapshots};
 use database::Shared;
+use options::WRITE_BUFFER_BYTES;
 use reader::RocksReader;
 
 /// A log in a RocksDB database of its own; its snapshots are files in `snapshots` beside the
@@ -39,7 +45,7 @@ impl RocksLogStore {
     /// where another process has it open.
     pub fn open(dir: &Path, owner: WalOwner) -> Result<Self, StorageError> {
         Disk::default().create_dir_synced(dir)?;
-        Self::open_with(dir, owner, true)
+        Self::open_with(dir, owner, true, WRITE_BUFFER_BYTES)
     }
 
     /// Opens a log that must be there: to a node that has made promises, an empty directory is a
@@ -52,11 +58,16 @@ impl RocksLogStore {
         if !dir.join("CURRENT").is_file() {
             return Err(foreign(dir, NO_LOG));
         }
-        Self::open_with(dir, owner, false)
+        Self::open_with(dir, owner, false, WRITE_BUFFER_BYTES)
     }
 
-    fn open_with(dir: &Path, owner: WalOwner, create: bool) -> Result<Self, StorageError> {
-        let shared = Arc::new(Shared::open(dir, &owner, create)?);
+    fn open_with(
+        dir: &Path,
+        owner: WalOwner,
+        create: bool,
+        write_buffer_bytes: usize,
+    ) -> Result<Self, StorageError> {
+        let shared = Arc::new(Shared::open(dir, &owner, create, write_buffer_bytes)?);
         let beside = snapshots::beside(dir);
         let snapshots = FileSnapshots::open(Disk::default(), &beside, &owner)?;
         let writer = RocksWriter(Arc::clone(&shared));

@@ -9,13 +9,14 @@ use bytes::Bytes;
 use raft_core::{Entry, Index, LogReader, LogUsage, StorageError, Term};
 use rocksdb::{DB, ReadOptions, SnapshotWithThreadMode};
 
-use super::database::{Shared, rocks_error};
+use super::calls::rocks_error;
+use super::database::Shared;
 use super::keys::{self, LogEnd};
 use crate::blocking::blocking;
 use crate::outline::fits_read;
 
-/// Bytes that RocksDB reads ahead of a read.
-const READAHEAD_BYTES: usize = 1 << 20;
+/// The most bytes that RocksDB reads ahead of a read.
+const READAHEAD_BYTES_MAX: usize = 1 << 20;
 
 /// The reader of a log in RocksDB.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl LogReader for RocksReader {
     }
 }
 
-type Snapshot<'a> = SnapshotWithThreadMode<'a, DB>;
+pub(super) type Snapshot<'a> = SnapshotWithThreadMode<'a, DB>;
 
 impl Shared {
     fn read(&self, range: Range<Index>, bytes_max: usize) -> Result<Vec<Entry>, StorageError> {
@@ -47,9 +48,32 @@ impl Shared {
         if range.is_empty() {
             return Ok(Vec::new());
         }
-        let snapshot = self.db.snapshot();
-        let last = self.last_index(&snapshot)?;
-        let first = self.first_index(&snapshot)?;
+        self.read_at(&self.db.snapshot(), &range, bytes_max)
+    }
+
+    pub(super) fn read_at(
+        &self,
+        snapshot: &Snapshot<'_>,
+        range: &Range<Index>,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let held = self.range_at(snapshot, range)?;
+        self.read_entries(snapshot, held, bytes_max)
+            .or_else(|error| {
+                // What was compacted after the snapshot was taken may have no file any more.
+                self.range_at(&self.db.snapshot(), range)?;
+                Err(error)
+            })
+    }
+
+    /// The part of a range that is held, which is not empty.
+    fn range_at(
+        &self,
+        snapshot: &Snapshot<'_>,
+        range: &Range<Index>,
+    ) -> Result<Range<Index>, StorageError> {
+        let last = self.last_index(snapshot)?;
+        let first = self.first_index(snapshot)?;
         if range.start < first || range.start > last {
             return Err(StorageError::OutOfRange {
                 from: range.start,
@@ -57,8 +81,7 @@ impl Shared {
                 last,
             });
         }
-        let end = range.end.min(last.next());
-        self.read_entries(&snapshot, range.start..end, bytes_max)
+        Ok(range.start..range.end.min(last.next()))
     }
 
     fn read_entries(
@@ -68,7 +91,9 @@ impl Shared {
         bytes_max: usize,
     ) -> Result<Vec<Entry>, StorageError> {
         let mut options = ReadOptions::default();
-        options.set_readahead_size(READAHEAD_BYTES);
+        // Nobody reads the same entries soon again, and small reads need little.
+        options.set_readahead_size(READAHEAD_BYTES_MAX.min(bytes_max));
+        options.fill_cache(false);
         options.set_iterate_upper_bound(keys::entry_key(range.end));
         let mut iterator = snapshot.raw_iterator_opt(options);
         iterator.seek(keys::entry_key(range.start));
@@ -104,7 +129,7 @@ impl Shared {
     }
 
     fn first_index(&self, snapshot: &Snapshot<'_>) -> Result<Index, StorageError> {
-        let value = snapshot.get(keys::start_key());
+        let value = snapshot.get_cf(self.meta(), keys::start_key());
         let value = value.map_err(|error| rocks_error("read", &self.path, &error))?;
         let Some(value) = value else {
             return Ok(Index(1));
@@ -115,7 +140,7 @@ impl Shared {
     }
 
     fn last_index(&self, snapshot: &Snapshot<'_>) -> Result<Index, StorageError> {
-        let value = snapshot.get(keys::last_key());
+        let value = snapshot.get_cf(self.meta(), keys::last_key());
         let value = value.map_err(|error| rocks_error("read", &self.path, &error))?;
         let Some(value) = value else {
             return Ok(Index(0));
@@ -127,7 +152,7 @@ impl Shared {
 
     /// The term of the run that `index` is in.
     fn term_at(&self, snapshot: &Snapshot<'_>, index: Index) -> Result<Term, StorageError> {
-        let mut iterator = snapshot.raw_iterator();
+        let mut iterator = snapshot.raw_iterator_cf(self.meta());
         iterator.seek_for_prev(keys::run_key(index));
         let run = iterator.item().filter(|(key, _)| key[0] == b't');
         let term = run.and_then(|(_, value)| keys::decode_term(value));
