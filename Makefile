@@ -24,8 +24,8 @@ crash-states: ## power cuts behind every operation of a log, with more combinati
 chaos: ## import real files while nodes are killed and paused, then compare (Linux, python3)
 	@./scripts/chaos.sh
 
-bench: ## commit throughput and backup, by criterion
-	@cargo bench --locked --package benches
+bench: ## commit throughput, backup, and the log stores against each other and the disk, by criterion
+	@cargo bench --locked --package benches --features rocksdb
 
 lint: ## formatting, clippy and tidy
 	@./scripts/lint.sh

@@ -1,63 +1,69 @@
 //! Three nodes with the default settings, and what a bench does to them.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use raft_core::{
-    ClusterId, Config, GroupId, Incarnation, Limits, LogStore, Member, MemberRole, Membership,
-    Node, NodeId, RaftHandle, Role, Timing,
+    Config, GroupId, Incarnation, Limits, Member, MemberRole, Membership, Node, NodeId, RaftHandle,
+    Role, StateMachine, Timing,
 };
-use raft_storage::{MemoryLogStore, WalLogStore, WalOptions, WalOwner};
 use raft_transport::MemoryNetwork;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use crate::counter::Counter;
-
-const CLUSTER: ClusterId = ClusterId([1; 16]);
-const NODES: u64 = 3;
+use crate::place;
+use crate::storage::{CLUSTER, Storage};
 
 /// How long anything may take before the bench gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where the logs are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Storage {
-    /// In memory: what the protocol and the scheduler cost.
-    Memory,
-    /// In files, synced before every acknowledgement.
-    File,
-}
-
-impl Storage {
-    /// A short name for reports.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::File => "file",
-        }
-    }
-}
-
-/// Three running nodes.
+/// Running nodes.
 #[derive(Debug)]
 pub struct Cluster {
     network: MemoryNetwork,
     nodes: Vec<RaftHandle>,
     /// Keeps the directories until the nodes are gone.
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Cluster {
-    /// Starts the nodes; `isolated` ones are cut off before anything is sent.
+    /// Starts three nodes; an `isolated` one is cut off before anything is sent.
     ///
     /// # Panics
     /// When they cannot be started: a bench has nothing to measure then.
     pub async fn start(storage: Storage, isolated: Option<NodeId>) -> Self {
-        let directory = TempDir::new().expect("a temporary directory");
+        Self::start_nodes(3, storage, isolated, || Box::<Counter>::default()).await
+    }
+
+    /// Starts one node alone: a commit is one append to its log.
+    ///
+    /// # Panics
+    /// As [`Cluster::start`].
+    pub async fn start_alone(storage: Storage) -> Self {
+        Self::start_nodes(1, storage, None, || Box::<Counter>::default()).await
+    }
+
+    /// Starts one node alone with such a state machine.
+    ///
+    /// # Panics
+    /// As [`Cluster::start`].
+    pub async fn start_alone_with(storage: Storage, machine: Box<dyn StateMachine>) -> Self {
+        let mut machine = Some(machine);
+        let take = || machine.take().expect("there is one node");
+        Self::start_nodes(1, storage, None, take).await
+    }
+
+    async fn start_nodes(
+        count: u64,
+        storage: Storage,
+        isolated: Option<NodeId>,
+        mut machine: impl FnMut() -> Box<dyn StateMachine>,
+    ) -> Self {
+        let directory = place::scratch();
         let network = MemoryNetwork::new(1);
-        let ids: Vec<_> = (1..=NODES).map(NodeId).collect();
+        let ids: Vec<_> = (1..=count).map(NodeId).collect();
         let transports: Vec<_> = ids.iter().map(|id| network.transport(*id)).collect();
         if let Some(id) = isolated {
             network.isolate(id);
@@ -67,25 +73,12 @@ impl Cluster {
             address: String::new(),
             role: MemberRole::Voter,
         };
-        let members = Membership::new(ids.iter().map(|id| (*id, member(id))).collect())
-            .expect("three voters");
+        let members =
+            Membership::new(ids.iter().map(|id| (*id, member(id))).collect()).expect("voters");
         let mut nodes = Vec::new();
         for (id, transport) in ids.into_iter().zip(transports) {
             let incarnation = Incarnation(id.0);
-            let store: Box<dyn LogStore> = match storage {
-                Storage::Memory => Box::new(MemoryLogStore::new()),
-                Storage::File => {
-                    let owner = WalOwner {
-                        cluster: CLUSTER,
-                        node: id,
-                        incarnation,
-                    };
-                    let path = directory.path().join(id.to_string()).join("wal");
-                    let (store, _) = WalLogStore::open(&path, owner, WalOptions::default())
-                        .expect("an empty directory opens");
-                    Box::new(store)
-                }
-            };
+            let store = storage.open(directory.path(), id);
             let config = Config {
                 cluster: CLUSTER,
                 group: GroupId(0),
@@ -99,9 +92,8 @@ impl Cluster {
                 reads: raft_core::ReadPolicy::default(),
                 quiesce_after_ticks: None,
             };
-            let machine = Box::<Counter>::default();
             nodes.push(
-                Node::start(config, transport, store, machine)
+                Node::start(config, transport, store, machine())
                     .await
                     .expect("it starts"),
             );
@@ -109,8 +101,14 @@ impl Cluster {
         Self {
             network,
             nodes,
-            _directory: directory,
+            directory,
         }
+    }
+
+    /// Where the nodes have their data.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// The handle of a node.
