@@ -1,5 +1,6 @@
-//! The thread that a durable store writes on: one change at a time, so that no sync ever holds up
-//! an async worker. After a failure it refuses everything.
+//! The thread that a durable store writes on, so that no sync ever holds up an async worker. The
+//! changes that piled up while it worked, one of each group, become durable together. After a
+//! failure it refuses everything.
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -7,8 +8,12 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use raft_core::{AppendBatch, LogId, StorageError};
+use raft_core::{AppendBatch, GroupId, LogId, StorageError};
 use tokio::sync::oneshot;
+
+/// Changes that wait for the thread, at most. Each group has one under way, so this is also the
+/// most groups that one thread serves.
+pub(crate) const QUEUED_CHANGES_MAX: usize = 1024;
 
 /// Why a store takes nothing any more. Set once, never taken back.
 #[derive(Debug, Default)]
@@ -44,35 +49,43 @@ pub(crate) enum Change {
 /// One change, and where to say that it is durable.
 #[derive(Debug)]
 struct Job {
+    group: GroupId,
     change: Change,
-    done: oneshot::Sender<Outcome>,
+    done: Done,
 }
+
+type Done = oneshot::Sender<Outcome>;
+
+/// The answer to a change that is under way.
+pub(crate) type Pending = oneshot::Receiver<Outcome>;
 
 /// What the thread is for.
 pub(crate) trait BatchWriter: Send + 'static {
-    /// Makes a change durable.
-    fn write(&mut self, change: &Change) -> Outcome;
+    /// Makes changes durable together: at least one, at most one of each group.
+    fn write(&mut self, changes: &[(GroupId, Change)]) -> Outcome;
 
-    /// Called once after each change when no other came for a while, and before the thread ends.
+    /// After how long without a change `idle` is to be called. `None` where it need not be.
+    fn idle_after(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Called when no change came for a while.
     fn idle(&mut self) -> Outcome {
         Ok(())
     }
 
-    /// How long a while is; `None` where `idle` need not be called.
-    fn idle_after(&self) -> Option<Duration> {
-        None
+    /// Called once, when no change will come any more.
+    fn close(&mut self) -> Outcome {
+        Ok(())
     }
 }
 
-/// The thread, as its store sees it. Dropping it waits for the change that is being written.
+/// The thread. Dropping it waits for what is being written.
 #[derive(Debug)]
 pub(crate) struct BatchThread {
     poison: Arc<Poison>,
-    /// Room for one change: the store hands out one at a time. `None` only while being dropped.
+    /// `None` only while being dropped.
     jobs: Option<SyncSender<Job>>,
-    /// The answer to a change that is not known to be done. Kept across a cancelled call, so that
-    /// the next one learns how it ended.
-    pending: Option<oneshot::Receiver<Outcome>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -82,82 +95,17 @@ impl BatchThread {
         name: &str,
         poison: Arc<Poison>,
         writer: impl BatchWriter,
-    ) -> io::Result<Self> {
-        let (jobs, queue) = sync_channel(1);
+    ) -> io::Result<Arc<Self>> {
+        let (jobs, queue) = sync_channel(QUEUED_CHANGES_MAX);
         let served = Arc::clone(&poison);
         let thread = thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || serve(&queue, &served, writer))?;
-        Ok(Self {
+        Ok(Arc::new(Self {
             poison,
             jobs: Some(jobs),
-            pending: None,
             thread: Some(thread),
-        })
-    }
-
-    /// Waits until nothing is being written.
-    ///
-    /// # Errors
-    /// When the store has failed.
-    pub(crate) async fn settle(&mut self) -> Outcome {
-        if let Some(pending) = &mut self.pending {
-            let outcome = pending.await;
-            self.pending = None;
-            outcome.unwrap_or_else(|_gone| {
-                self.poison
-                    .set("the thread that writes it ended".to_owned());
-                Ok(())
-            })?;
-        }
-        self.poison.check()
-    }
-
-    /// Makes a change durable.
-    ///
-    /// # Errors
-    /// What the writer answered, or that the store has failed before.
-    pub(crate) async fn write(&mut self, change: Change) -> Outcome {
-        self.settle().await?;
-        let (done, pending) = oneshot::channel();
-        self.pending = Some(pending);
-        if let Some(jobs) = &self.jobs {
-            // There is room, because the last change is done. A thread that ended drops `done`.
-            drop(jobs.try_send(Job { change, done }));
-        }
-        self.settle().await
-    }
-}
-
-fn serve(queue: &Receiver<Job>, poison: &Poison, mut writer: impl BatchWriter) {
-    let note = |outcome: &Outcome| {
-        if let Err(error) = outcome {
-            poison.set(error.to_string());
-        }
-    };
-    let mut idle_is_due = true;
-    loop {
-        let next = match writer.idle_after().filter(|_| idle_is_due) {
-            Some(pause) => queue.recv_timeout(pause),
-            None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        match next {
-            Ok(job) => {
-                let outcome = poison.check().and_then(|()| writer.write(&job.change));
-                note(&outcome);
-                // Whoever asked may have gone; the change counts all the same.
-                drop(job.done.send(outcome));
-                idle_is_due = true;
-            }
-            Err(ended) => {
-                if std::mem::take(&mut idle_is_due) && writer.idle_after().is_some() {
-                    note(&poison.check().and_then(|()| writer.idle()));
-                }
-                if ended == RecvTimeoutError::Disconnected {
-                    return;
-                }
-            }
-        }
+        }))
     }
 }
 
@@ -171,6 +119,108 @@ impl Drop for BatchThread {
     }
 }
 
+/// The thread as the store of one group sees it, which hands out one change at a time.
+#[derive(Debug)]
+pub(crate) struct BatchQueue {
+    thread: Arc<BatchThread>,
+    group: GroupId,
+    /// The answer to a change that is not known to be done. Kept across a cancelled call, so that
+    /// the next one learns how it ended.
+    pending: Option<Pending>,
+}
+
+impl BatchQueue {
+    /// There is one of each group at a time; `pending` is what the one before it left.
+    pub(crate) fn new(thread: Arc<BatchThread>, group: GroupId, pending: Option<Pending>) -> Self {
+        Self {
+            thread,
+            group,
+            pending,
+        }
+    }
+
+    /// What the next one of this group has to wait for.
+    pub(crate) fn take_pending(&mut self) -> Option<Pending> {
+        self.pending.take()
+    }
+
+    /// Waits until nothing of this group is being written.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub(crate) async fn settle(&mut self) -> Outcome {
+        if let Some(pending) = &mut self.pending {
+            let outcome = pending.await;
+            self.pending = None;
+            outcome.unwrap_or_else(|_gone| {
+                let poison = &self.thread.poison;
+                poison.set("the thread that writes it ended".to_owned());
+                Ok(())
+            })?;
+        }
+        self.thread.poison.check()
+    }
+
+    /// Makes a change durable.
+    ///
+    /// # Errors
+    /// What the writer answered, or that the store has failed before.
+    pub(crate) async fn write(&mut self, change: Change) -> Outcome {
+        self.settle().await?;
+        let (done, pending) = oneshot::channel();
+        self.pending = Some(pending);
+        if let Some(jobs) = &self.thread.jobs {
+            let group = self.group;
+            // There is room, because the last change of each group is done. A thread that ended
+            // drops `done`.
+            drop(jobs.try_send(Job {
+                group,
+                change,
+                done,
+            }));
+        }
+        self.settle().await
+    }
+}
+
+fn serve(queue: &Receiver<Job>, poison: &Poison, mut writer: impl BatchWriter) {
+    let note = |outcome: Outcome| {
+        if let Err(error) = &outcome {
+            poison.set(error.to_string());
+        }
+        outcome
+    };
+    loop {
+        let next = match writer.idle_after() {
+            Some(pause) if poison.check().is_ok() => queue.recv_timeout(pause),
+            _ => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match next {
+            Ok(first) => {
+                let (changes, done) = drain(first, queue);
+                let outcome = note(poison.check().and_then(|()| writer.write(&changes)));
+                for done in done {
+                    // Whoever asked may have gone; the change counts all the same.
+                    drop(done.send(outcome.clone()));
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => drop(note(writer.idle())),
+            Err(RecvTimeoutError::Disconnected) => {
+                drop(note(poison.check().and_then(|()| writer.close())));
+                return;
+            }
+        }
+    }
+}
+
+/// A change, and all that wait behind it.
+fn drain(first: Job, queue: &Receiver<Job>) -> (Vec<(GroupId, Change)>, Vec<Done>) {
+    std::iter::once(first)
+        .chain(queue.try_iter().take(QUEUED_CHANGES_MAX - 1))
+        .map(|job| ((job.group, job.change), job.done))
+        .unzip()
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -180,15 +230,16 @@ mod tests {
     struct Closure<F>(F);
 
     impl<F: FnMut(&Change) -> Outcome + Send + 'static> BatchWriter for Closure<F> {
-        fn write(&mut self, change: &Change) -> Outcome {
-            self.0(change)
+        fn write(&mut self, changes: &[(GroupId, Change)]) -> Outcome {
+            changes.iter().try_for_each(|(_, change)| self.0(change))
         }
     }
 
     const CHANGE: Change = Change::Reset(LogId::ZERO);
 
-    fn start(write: impl FnMut(&Change) -> Outcome + Send + 'static) -> BatchThread {
-        BatchThread::start("test", Arc::default(), Closure(write)).unwrap()
+    fn start(write: impl FnMut(&Change) -> Outcome + Send + 'static) -> BatchQueue {
+        let thread = BatchThread::start("test", Arc::default(), Closure(write)).unwrap();
+        BatchQueue::new(thread, GroupId(0), None)
     }
 
     #[tokio::test]

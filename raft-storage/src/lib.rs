@@ -36,4 +36,4 @@ pub use memory::MemoryLogStore;
 pub use owner::WalOwner;
 #[cfg(feature = "rocksdb")]
 pub use rocks::RocksLogStore;
-pub use wal::{RecoveryReport, TailCut, WalLogStore, WalOptions};
+pub use wal::{LogRepair, RecoveryReport, TailCut, WalEngine, WalLogStore, WalOptions};

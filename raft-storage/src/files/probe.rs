@@ -32,6 +32,7 @@ pub(crate) fn memory_dir() -> tempfile::TempDir {
 #[derive(Debug, Default)]
 pub(crate) struct Probe {
     state: Mutex<State>,
+    syncs: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +68,7 @@ impl Probe {
         };
         Self {
             state: Mutex::new(state),
+            ..Self::default()
         }
     }
 
@@ -77,6 +79,11 @@ impl Probe {
     /// Lets the operation that comes after `operations` more fail, and none behind it.
     pub(crate) fn fail_after(&self, operations: usize, kind: io::ErrorKind) {
         self.state().fail = Some((operations, kind));
+    }
+
+    /// Syncs of files wait as long as this is held.
+    pub(crate) fn hold_syncs(&self) -> MutexGuard<'_, ()> {
+        self.syncs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a failure is still to come.
@@ -248,6 +255,7 @@ impl FileHandle for ProbedFile {
 
     fn sync(&self) -> io::Result<()> {
         let event = Event::Sync(self.number());
+        drop(self.probe.hold_syncs());
         self.probe.note(|_| event)?;
         self.file.sync()
     }

@@ -14,9 +14,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use raft_core::{AppendBatch, LoadedLog, LogId, LogReader, LogStore, SnapshotStore, StorageError};
+use raft_core::{
+    AppendBatch, GroupId, LoadedLog, LogId, LogReader, LogStore, SnapshotStore, StorageError,
+};
 
-use crate::batch_thread::{BatchThread, BatchWriter, Change, Outcome};
+use crate::batch_thread::{BatchQueue, BatchThread, BatchWriter, Change, Outcome};
 use crate::errors::{foreign, io_error};
 use crate::files::Disk;
 use crate::memberships::read_memberships;
@@ -32,7 +34,7 @@ use reader::RocksReader;
 #[derive(Debug)]
 pub struct RocksLogStore {
     shared: Arc<Shared>,
-    thread: BatchThread,
+    thread: BatchQueue,
     snapshots: Arc<FileSnapshots>,
 }
 
@@ -75,7 +77,7 @@ impl RocksLogStore {
             .map_err(|error| io_error("start the writer of", dir, &error))?;
         Ok(Self {
             shared,
-            thread,
+            thread: BatchQueue::new(thread, GroupId(0), None),
             snapshots: Arc::new(snapshots),
         })
     }
@@ -87,12 +89,12 @@ const NO_LOG: &str = "holds no log, but must: its disk was lost, or it was never
 struct RocksWriter(Arc<Shared>);
 
 impl BatchWriter for RocksWriter {
-    fn write(&mut self, change: &Change) -> Outcome {
-        match change {
+    fn write(&mut self, changes: &[(GroupId, Change)]) -> Outcome {
+        changes.iter().try_for_each(|(_, change)| match change {
             Change::Append(batch) => self.0.append(batch),
             Change::Compact(to) => self.0.compact(*to),
             Change::Reset(to) => self.0.reset(*to),
-        }
+        })
     }
 }
 

@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use raft_core::{HardState, LogId, StorageError};
+use raft_core::{GroupId, LogId, StorageError};
 
+use super::promises::Promises;
 use super::record::{RecordHeader, RecordKind, SEAL_BYTES, record_bytes};
 use super::recovery::Tail;
-use super::segment::{HEADER_BYTES, SealMark, SegmentHeader, SegmentRef, file_name};
+use super::segment::{HEADER_BYTES, SealMark, SegmentHeader, SegmentRef, VERSION, file_name};
 use super::shared::Shared;
 use super::spare::SpareMaker;
 use crate::errors::io_error;
 use crate::files::{Disk, DiskFile};
-use crate::hard_state::{HARD_STATE_BYTES, encode_hard_state};
 use crate::owner::WalOwner;
 
 /// Staged bytes that are written without waiting for the rest of a batch.
@@ -22,6 +22,8 @@ const STAGED_BYTES_MAX: usize = 1 << 20;
 /// Payloads from this size on are written from where they are. Smaller ones are copied once, so
 /// that many of them go with one call.
 const DIRECT_BYTES_MIN: usize = 64 << 10;
+/// Bytes of entries that are written again at a time, at most, so that an old segment can go.
+const MOVED_BYTES_MAX: u64 = 1 << 20;
 
 /// The segment that is being written.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub(super) struct ActiveSegment {
     synced: u64,
     /// Whether a durable record says so.
     witnessed: bool,
+    /// Hard states in the log so far, modulo 2^16.
+    states: u16,
     staged: Vec<u8>,
 }
 
@@ -46,11 +50,12 @@ impl ActiveSegment {
         Ok(Self {
             file: disk.open(&tail.segment.path)?,
             segment: Arc::clone(&tail.segment),
-            file_bytes: tail.file_bytes,
+            file_bytes: tail.header.file_bytes,
             end: tail.offset,
             written: tail.offset,
             synced: tail.offset,
             witnessed: tail.witnessed,
+            states: tail.states,
             staged: Vec::new(),
         })
     }
@@ -64,9 +69,19 @@ impl ActiveSegment {
         self.file_bytes
     }
 
+    /// Hard states in the log so far, modulo 2^16.
+    pub(super) fn states(&self) -> u16 {
+        self.states
+    }
+
     /// Whether a record with such a payload fits, and a seal behind it.
     pub(super) fn has_room(&self, payload_bytes: usize) -> bool {
-        self.end + record_bytes(payload_bytes) + SEAL_BYTES <= self.file_bytes
+        self.has_room_for(record_bytes(payload_bytes))
+    }
+
+    /// Whether records of so many bytes fit, and a seal behind them.
+    pub(super) fn has_room_for(&self, bytes: u64) -> bool {
+        self.end + bytes + SEAL_BYTES <= self.file_bytes
     }
 
     /// Whether it is time to think of the next segment.
@@ -77,15 +92,16 @@ impl ActiveSegment {
     /// Adds a record, whose payload comes in two parts. Where it begins in the file.
     pub(super) fn stage(
         &mut self,
-        kind: RecordKind,
-        id: LogId,
-        batch_end: bool,
+        record: Staged,
         payload: [&[u8]; 2],
     ) -> Result<u64, StorageError> {
         let offset = self.end;
+        if record.kind == RecordKind::HardState && self.segment.frame.has_groups {
+            self.states = self.states.wrapping_add(1);
+        }
         let (header, _) = self
-            .record_header(kind, id, batch_end, payload)
-            .encode(self.segment.seed);
+            .record_header(record, payload)
+            .encode(self.segment.frame.seed);
         self.end += record_bytes(payload[0].len() + payload[1].len());
         self.staged.extend_from_slice(&header);
         self.staged.extend_from_slice(payload[0]);
@@ -104,21 +120,17 @@ impl ActiveSegment {
         Ok(offset)
     }
 
-    fn record_header(
-        &self,
-        kind: RecordKind,
-        id: LogId,
-        batch_end: bool,
-        payload: [&[u8]; 2],
-    ) -> RecordHeader {
+    fn record_header(&self, record: Staged, payload: [&[u8]; 2]) -> RecordHeader {
         let payload_bytes = payload[0].len() + payload[1].len();
         let checksum = crc32c::crc32c(payload[0]);
         RecordHeader {
-            kind,
-            batch_end,
+            kind: record.kind,
+            group: record.group,
+            states: self.states,
+            batch_end: record.batch_end,
             payload_bytes: u32::try_from(payload_bytes).expect("an entry is far below 4 GiB"),
             payload_checksum: crc32c::crc32c_append(checksum, payload[1]),
-            id,
+            id: record.id,
             synced_to: self.synced,
         }
     }
@@ -143,25 +155,54 @@ impl ActiveSegment {
         Ok(())
     }
 
-    /// Writes a record that vouches for all before it, where there is room and none does so yet.
-    pub(super) fn witness(&mut self, last: LogId) -> Result<(), StorageError> {
-        if self.witnessed || !self.has_room(0) {
+    /// Whether nothing vouches yet for what was written last, and there is room for a record that
+    /// does.
+    pub(super) fn needs_witness(&self) -> bool {
+        !self.witnessed && self.has_room(0)
+    }
+
+    /// Writes a record that vouches for all before it, where that is needed. `last` is the last
+    /// entry of the group that was written last.
+    pub(super) fn witness(&mut self, group: GroupId, last: LogId) -> Result<(), StorageError> {
+        if !self.needs_witness() {
             return Ok(());
         }
-        self.stage(RecordKind::Witness, last, true, [&[], &[]])?;
+        let witness = Staged {
+            kind: RecordKind::Witness,
+            group,
+            id: last,
+            batch_end: true,
+        };
+        self.stage(witness, [&[], &[]])?;
         self.sync()?;
         self.witnessed = true;
         Ok(())
     }
 
-    /// Ends the segment and makes it durable.
-    pub(super) fn seal(&mut self, last: LogId) -> Result<SealMark, StorageError> {
-        let header = self.record_header(RecordKind::Seal, last, false, [&[], &[]]);
-        let (_, checksum) = header.encode(self.segment.seed);
-        let offset = self.stage(RecordKind::Seal, last, false, [&[], &[]])?;
+    /// Ends the segment and makes it durable. `last` is the last entry of the group that was
+    /// written last.
+    pub(super) fn seal(&mut self, group: GroupId, last: LogId) -> Result<SealMark, StorageError> {
+        let seal = Staged {
+            kind: RecordKind::Seal,
+            group,
+            id: last,
+            batch_end: false,
+        };
+        let header = self.record_header(seal, [&[], &[]]);
+        let (_, checksum) = header.encode(self.segment.frame.seed);
+        let offset = self.stage(seal, [&[], &[]])?;
         self.sync()?;
         Ok(SealMark { offset, checksum })
     }
+}
+
+/// A record to be written, but for its payload.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Staged {
+    pub(super) kind: RecordKind,
+    pub(super) group: GroupId,
+    pub(super) id: LogId,
+    pub(super) batch_end: bool,
 }
 
 /// What makes the segments of one log.
@@ -173,18 +214,32 @@ pub(super) struct SegmentFactory {
     segment_bytes: u64,
     spare: SpareMaker,
     shared: Arc<Shared>,
+    /// Whether damage may have taken groups that nothing names any more: once so, always so.
+    groups_may_be_lost: bool,
 }
 
 /// What a new segment begins with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Beginning {
     pub(super) sequence: u64,
     pub(super) previous: SealMark,
-    pub(super) hard_state: HardState,
-    pub(super) start: LogId,
-    pub(super) last: LogId,
+    /// In ascending order.
+    pub(super) groups: Vec<GroupBeginning>,
     /// Whether no batch goes on in it.
     pub(super) batch_end: bool,
+    /// Hard states in the log before it, modulo 2^16.
+    pub(super) states: u16,
+    /// Whether what stands in earlier segments counts no more.
+    pub(super) begins_anew: bool,
+}
+
+/// What a segment says of a group when it begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GroupBeginning {
+    pub(super) group: GroupId,
+    pub(super) promises: Promises,
+    pub(super) start: LogId,
+    pub(super) last: LogId,
 }
 
 impl SegmentFactory {
@@ -202,7 +257,24 @@ impl SegmentFactory {
             owner,
             segment_bytes,
             shared,
+            groups_may_be_lost: false,
         }
+    }
+
+    /// From now on all segments say that damage may have taken groups.
+    pub(super) fn groups_may_be_lost(&mut self) {
+        self.groups_may_be_lost = true;
+    }
+
+    /// Whether they say so.
+    pub(super) fn may_groups_be_lost(&self) -> bool {
+        self.groups_may_be_lost
+    }
+
+    /// The most bytes of entries of groups that lag behind that are written again at a time: a
+    /// small part of a segment.
+    pub(super) fn moved_bytes_max(&self) -> u64 {
+        MOVED_BYTES_MAX.min(self.segment_bytes / 4)
     }
 
     /// Starts to make the file of the next segment, in the background.
@@ -213,35 +285,42 @@ impl SegmentFactory {
         }
     }
 
-    /// A new segment, with room for a record of `payload_bytes` behind those that it begins with.
+    /// A new segment, with room for records of `bytes` behind those that it begins with.
     /// It is whole and synced before it gets a segment's name, and the name is synced before it is
     /// used.
     pub(super) fn create(
         &mut self,
-        beginning: Beginning,
-        payload_bytes: usize,
+        beginning: &Beginning,
+        bytes: u64,
     ) -> Result<ActiveSegment, StorageError> {
-        let begun = HEADER_BYTES as u64 + record_bytes(HARD_STATE_BYTES) + record_bytes(0);
-        let needed = begun + record_bytes(payload_bytes) + SEAL_BYTES;
+        let groups = beginning.groups.iter();
+        let groups: u64 = groups
+            .map(|group| record_bytes(group.promises.encode().1) + record_bytes(0))
+            .sum();
+        let begun = HEADER_BYTES as u64 + groups;
+        // Where there are many groups, most of a segment is still for what comes behind them.
+        let needed = begun + (bytes + SEAL_BYTES).max(3 * groups);
         let file_bytes = self.segment_bytes.max(needed.next_multiple_of(4096));
         let file = self.spare.take(file_bytes)?;
         let path = self.dir.join(file_name(beginning.sequence));
         let salt = getrandom::u64()
             .map_err(|error| io_error("draw a salt for", &path, &std::io::Error::other(error)))?;
         let header = SegmentHeader {
-            begins_with_start: true,
+            version: VERSION,
             owner: self.owner,
             sequence: beginning.sequence,
             salt,
             file_bytes,
             synced_to: begun,
             previous: beginning.previous,
+            groups_may_be_lost: self.groups_may_be_lost,
+            begins_anew: beginning.begins_anew,
         };
         file.write_at(&header.encode(), 0)?;
         let segment = SegmentRef {
             sequence: beginning.sequence,
             path: path.clone(),
-            seed: header.seed(),
+            frame: header.frame(),
         };
         let mut active = ActiveSegment {
             file,
@@ -251,21 +330,21 @@ impl SegmentFactory {
             written: HEADER_BYTES as u64,
             synced: 0,
             witnessed: false,
+            states: beginning.states,
             staged: Vec::new(),
         };
-        let hard_state = encode_hard_state(beginning.hard_state);
-        active.stage(
-            RecordKind::HardState,
-            beginning.last,
-            beginning.batch_end,
-            [&hard_state, &[]],
-        )?;
-        active.stage(
-            RecordKind::Start,
-            beginning.start,
-            beginning.batch_end,
-            [&[], &[]],
-        )?;
+        for known in &beginning.groups {
+            let (promises, length) = known.promises.encode();
+            let record = |kind, id| Staged {
+                kind,
+                group: known.group,
+                id,
+                batch_end: beginning.batch_end,
+            };
+            let state = record(RecordKind::HardState, known.last);
+            active.stage(state, [&promises[..length], &[]])?;
+            active.stage(record(RecordKind::Start, known.start), [&[], &[]])?;
+        }
         active.sync()?;
         active.witnessed = true; // By the header page.
         self.disk.rename(&mut active.file, path)?;

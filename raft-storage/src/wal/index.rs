@@ -50,7 +50,7 @@ pub(super) struct Placed {
 }
 
 /// Consecutive entries that one read of one file brings in.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Stretch {
     pub(super) segment: Arc<SegmentRef>,
     pub(super) offset: u64,
@@ -101,6 +101,12 @@ impl LogIndex {
     /// Encoded bytes of all entries.
     pub(super) fn log_bytes(&self) -> u64 {
         self.log_bytes
+    }
+
+    /// The most bytes that the records of all entries take.
+    pub(super) fn records_bytes_max(&self) -> u64 {
+        let entries: u64 = self.chunks.iter().map(|c| c.places.len() as u64).sum();
+        self.log_bytes + entries * (RECORD_HEADER_BYTES as u64 + RECORD_ALIGNMENT)
     }
 
     /// Drops `from` and all behind it.
@@ -237,13 +243,17 @@ fn extend(stretches: &mut Vec<Stretch>, segment: &Arc<SegmentRef>, placed: Place
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::Frame;
     use super::*;
 
     fn segment(sequence: u64) -> Arc<SegmentRef> {
         Arc::new(SegmentRef {
             sequence,
             path: format!("{sequence}").into(),
-            seed: 0,
+            frame: Frame {
+                seed: 0,
+                has_groups: true,
+            },
         })
     }
 

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use raft_core::entry::{ENTRY_HEADER_BYTES, ENTRY_PAYLOAD_BYTES_MAX};
+use raft_core::{GroupId, LogId, StorageError};
 
+use crate::batch_thread::QUEUED_CHANGES_MAX;
 use crate::files::Disk;
 
 /// The most bytes that an encoded entry has.
@@ -25,6 +27,11 @@ pub struct WalOptions {
     /// vouches for it: 50 ms unless told. Before that, damage to the very last batch cannot be told
     /// from a torn write and is cut. `None`: never, so that the next batch has to vouch.
     pub witness_after: Option<Duration>,
+    /// Whether a log whose synced data is damaged is opened without its entries, to be filled again
+    /// from the leader, where the newest term and vote are certain all the same: see
+    /// [`raft_core::LoadedLog::refill_to`], which whoever runs the log must heed. False unless
+    /// told: damage is refused.
+    pub repair: bool,
     /// Where the snapshots are kept: in `snapshots` beside the log's directory unless told. Each
     /// log needs a directory of its own for them.
     pub snapshots: Option<PathBuf>,
@@ -37,6 +44,8 @@ impl WalOptions {
     pub const SEGMENT_BYTES_MIN: u64 = 8 << 10;
     /// The largest segment.
     pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+    /// The most groups that one engine serves (`groups_max`).
+    pub const GROUPS_MAX: usize = QUEUED_CHANGES_MAX;
 
     pub(super) fn segment_bytes(&self) -> u64 {
         let bytes = self
@@ -52,6 +61,7 @@ impl Default for WalOptions {
             segment_bytes: 64 << 20,
             create: true,
             witness_after: Some(Duration::from_millis(50)),
+            repair: false,
             snapshots: None,
             disk: Disk::default(),
         }
@@ -69,11 +79,28 @@ pub struct RecoveryReport {
     pub bytes: u64,
     /// What was cut from the end, where the last write had been torn.
     pub cut: Option<TailCut>,
+    /// What was lost, and how the log goes on, where synced data was damaged.
+    pub repaired: Option<LogRepair>,
     /// Whether the log ends inside a batch. Its end was never acknowledged, so nothing is wrong;
     /// the part that is there counts.
     pub unfinished_batch: bool,
     /// How long opening took.
     pub duration: Duration,
+}
+
+/// Synced data was damaged, the newest term and vote of each group were not: the log was begun anew
+/// without entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogRepair {
+    /// What was found first.
+    pub damage: StorageError,
+    /// The files that were taken out of the log, under their new names, `damaged-<number>`. The
+    /// newest 8 in the directory are kept; older ones are gone already.
+    pub set_aside: Vec<PathBuf>,
+    /// The groups that may have acknowledged entries, and up to which one at most.
+    pub refill: Vec<(GroupId, LogId)>,
+    /// Whether there may have been groups that nothing names any more. No new group is taken then.
+    pub groups_may_be_lost: bool,
 }
 
 /// The torn end of a log. It was never acknowledged, or else the disk lost what it had promised to

@@ -6,19 +6,24 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use raft_core::{Entry, Index, LogReader, LogUsage, StorageError};
+use raft_core::{Entry, GroupId, Index, LogReader, LogUsage, StorageError};
 
 use super::index::{Placed, Stretch};
-use super::record::{Decoded, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
-use super::shared::Shared;
+use super::record::{Decoded, Frame, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
+use super::shared::{GroupLog, Shared};
 use crate::blocking::blocking;
 use crate::errors::{damaged, io_error};
 use crate::files::Disk;
+
+/// How often a read is tried whose entries were moved to another file meanwhile.
+const ATTEMPTS_MAX: usize = 5;
 
 /// The reader of a file log.
 #[derive(Debug)]
 pub(super) struct WalReader {
     pub(super) shared: Arc<Shared>,
+    pub(super) group: GroupId,
+    pub(super) log: Arc<GroupLog>,
 }
 
 #[async_trait]
@@ -28,36 +33,57 @@ impl LogReader for WalReader {
         range: Range<Index>,
         bytes_max: usize,
     ) -> Result<Vec<Entry>, StorageError> {
-        let shared = Arc::clone(&self.shared);
-        blocking(move || read(&shared, range, bytes_max)).await
+        let (shared, log) = (Arc::clone(&self.shared), Arc::clone(&self.log));
+        let group = self.group;
+        blocking(move || read(&shared, group, &log, range, bytes_max)).await
     }
 
     fn usage(&self) -> LogUsage {
-        self.shared.usage()
+        self.shared.usage(&self.log)
     }
 }
 
-fn read(
+/// Entries of one group, as [`LogReader::read`] promises them.
+pub(super) fn read(
     shared: &Shared,
+    group: GroupId,
+    log: &GroupLog,
     range: Range<Index>,
     bytes_max: usize,
 ) -> Result<Vec<Entry>, StorageError> {
     shared.poison.check()?;
-    let stretches = shared.durable().index.plan(range.clone(), bytes_max)?;
+    let mut attempts = 0;
+    loop {
+        let stretches = log.durable().index.plan(range.clone(), bytes_max)?;
+        let read = read_stretches(&shared.disk, group, &stretches);
+        attempts += 1;
+        // What was compacted or moved meanwhile may have no file any more.
+        if read.is_err() && attempts < ATTEMPTS_MAX {
+            let again = log.durable().index.plan(range.clone(), bytes_max)?;
+            if again != stretches {
+                continue;
+            }
+        }
+        return read;
+    }
+}
+
+fn read_stretches(
+    disk: &Disk,
+    group: GroupId,
+    stretches: &[Stretch],
+) -> Result<Vec<Entry>, StorageError> {
     let count = stretches.iter().map(|stretch| stretch.entries.len()).sum();
     let mut entries = Vec::with_capacity(count);
-    for stretch in &stretches {
-        if let Err(error) = read_stretch(&shared.disk, stretch, &mut entries) {
-            // What was compacted meanwhile may have no file any more.
-            let again = shared.durable().index.plan(range, bytes_max);
-            return again.and(Err(error));
-        }
+    for stretch in stretches {
+        read_stretch(disk, group, stretch, &mut entries)?;
     }
     Ok(entries)
 }
 
 fn read_stretch(
     disk: &Disk,
+    group: GroupId,
     stretch: &Stretch,
     entries: &mut Vec<Entry>,
 ) -> Result<(), StorageError> {
@@ -73,27 +99,28 @@ fn read_stretch(
     let buffer = Bytes::from(buffer);
     for placed in &stretch.entries {
         let from = usize::try_from(placed.offset - stretch.offset).expect("inside the buffer");
-        let entry = check(&buffer.slice(from..), placed, stretch.segment.seed);
+        let entry = check(&buffer.slice(from..), group, placed, stretch.segment.frame);
         entries.push(entry.map_err(|what| damaged(path, placed.offset, what))?);
     }
     Ok(())
 }
 
 /// The entry at the front of `bytes`, when it is the one that was placed there.
-fn check(bytes: &Bytes, placed: &Placed, seed: u32) -> Result<Entry, String> {
+fn check(bytes: &Bytes, group: GroupId, placed: &Placed, frame: Frame) -> Result<Entry, String> {
     let (head, payload) = bytes
         .split_first_chunk::<RECORD_HEADER_BYTES>()
         .ok_or("the record is cut short")?;
-    let Decoded::Record(header) = RecordHeader::decode(head, seed) else {
+    let Decoded::Record(header) = RecordHeader::decode(head, frame) else {
         return Err(format!("entry {} is not here any more", placed.id));
     };
-    if header.kind != RecordKind::Entry
+    if !matches!(header.kind, RecordKind::Entry | RecordKind::Moved)
+        || header.group != group
         || header.id != placed.id
         || header.payload_bytes != placed.encoded_bytes
     {
         return Err(format!(
-            "entry {} is not here, but {}",
-            placed.id, header.id
+            "entry {} of group {group} is not here, but {} of group {}",
+            placed.id, header.id, header.group
         ));
     }
     let length = header.payload_bytes as usize;

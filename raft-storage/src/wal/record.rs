@@ -9,7 +9,7 @@
 use raft_core::{GroupId, Index, LogId, Term};
 
 use super::options::ENTRY_BYTES_MAX;
-use crate::hard_state::HARD_STATE_BYTES;
+use super::promises::PROMISES_BYTES;
 
 /// Bytes before the payload.
 pub(super) const RECORD_HEADER_BYTES: usize = 48;
@@ -17,18 +17,27 @@ pub(super) const RECORD_HEADER_BYTES: usize = 48;
 pub(super) const RECORD_ALIGNMENT: u64 = 8;
 /// Bytes of a seal, for which every segment keeps room.
 pub(super) const SEAL_BYTES: u64 = RECORD_HEADER_BYTES as u64;
-/// The group that all records are of: a store serves one group so far.
-pub(super) const GROUP: GroupId = GroupId(0);
 
 const FLAG_BATCH_END: u8 = 1;
+const STATES_FIELD: std::ops::Range<usize> = 14..16;
 const GROUP_FIELD: std::ops::Range<usize> = 16..24;
+
+/// What must be known of a segment to read its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Frame {
+    /// What the checksums of headers begin with.
+    pub(super) seed: u32,
+    /// Whether records name a group and count hard states: not so before version 3.
+    pub(super) has_groups: bool,
+}
 
 /// What a record is. 0 is never valid, so that zeros are not records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RecordKind {
     /// One encoded entry.
     Entry,
-    /// Term and vote; its id is that of the last entry at that point.
+    /// Term and vote, and how far the log must be refilled; its id is that of the last entry at
+    /// that point.
     HardState,
     /// Drops the entry at its index and all behind it.
     Truncate,
@@ -40,6 +49,8 @@ pub(super) enum RecordKind {
     Start,
     /// Drops all entries; the log begins behind its id.
     Reset,
+    /// An entry again that stands in an older segment as well, so that this one can go.
+    Moved,
 }
 
 impl RecordKind {
@@ -52,6 +63,7 @@ impl RecordKind {
             Self::Witness => 5,
             Self::Start => 6,
             Self::Reset => 7,
+            Self::Moved => 8,
         }
     }
 
@@ -64,6 +76,7 @@ impl RecordKind {
             5 => Some(Self::Witness),
             6 => Some(Self::Start),
             7 => Some(Self::Reset),
+            8 => Some(Self::Moved),
             _ => None,
         }
     }
@@ -71,8 +84,8 @@ impl RecordKind {
     /// Whether a record of this kind may have a payload of so many bytes.
     pub(super) fn allows(self, payload_bytes: usize) -> bool {
         match self {
-            Self::Entry => payload_bytes <= ENTRY_BYTES_MAX,
-            Self::HardState => payload_bytes == HARD_STATE_BYTES,
+            Self::Entry | Self::Moved => payload_bytes <= ENTRY_BYTES_MAX,
+            Self::HardState => PROMISES_BYTES.contains(&payload_bytes),
             Self::Truncate | Self::Seal | Self::Witness | Self::Start | Self::Reset => {
                 payload_bytes == 0
             }
@@ -84,6 +97,11 @@ impl RecordKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RecordHeader {
     pub(super) kind: RecordKind,
+    /// Whose log it belongs to.
+    pub(super) group: GroupId,
+    /// The hard states in the log up to here, this record included; the low 16 bits of their
+    /// number. What lies in a damaged place is unknown, but not how many hard states did.
+    pub(super) states: u16,
     /// Whether it is the last one of its batch.
     pub(super) batch_end: bool,
     pub(super) payload_bytes: u32,
@@ -105,14 +123,16 @@ pub(super) enum Decoded {
 }
 
 impl RecordHeader {
-    /// The bytes of the header and the checksum in them, which names the record for good.
+    /// The bytes of the header, by the seed of its segment, and the checksum in them, which names
+    /// the record for good.
     pub(super) fn encode(&self, seed: u32) -> ([u8; RECORD_HEADER_BYTES], u32) {
         let mut bytes = [0; RECORD_HEADER_BYTES];
         bytes[4..8].copy_from_slice(&self.payload_checksum.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.payload_bytes.to_le_bytes());
         bytes[12] = self.kind.to_byte();
         bytes[13] = if self.batch_end { FLAG_BATCH_END } else { 0 };
-        bytes[GROUP_FIELD].copy_from_slice(&GROUP.0.to_le_bytes());
+        bytes[STATES_FIELD].copy_from_slice(&self.states.to_le_bytes());
+        bytes[GROUP_FIELD].copy_from_slice(&self.group.0.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.id.index.0.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.id.term.0.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.synced_to.to_le_bytes());
@@ -122,19 +142,24 @@ impl RecordHeader {
     }
 
     /// Reads a header. Never fails on arbitrary bytes.
-    pub(super) fn decode(bytes: &[u8; RECORD_HEADER_BYTES], seed: u32) -> Decoded {
-        if bytes[12] == 0 || header_checksum(bytes) != crc32c::crc32c_append(seed, &bytes[4..]) {
+    pub(super) fn decode(bytes: &[u8; RECORD_HEADER_BYTES], frame: Frame) -> Decoded {
+        let checksum = crc32c::crc32c_append(frame.seed, &bytes[4..]);
+        if bytes[12] == 0 || header_checksum(bytes) != checksum {
             return Decoded::Nothing;
         }
-        let group = u64_at(bytes, GROUP_FIELD.start);
         let Some(kind) = RecordKind::from_byte(bytes[12]) else {
             return Decoded::Newer;
         };
-        if bytes[13] & !FLAG_BATCH_END != 0 || bytes[14..16] != [0, 0] || group != GROUP.0 {
+        let states = u16::from_le_bytes([bytes[14], bytes[15]]);
+        let group = GroupId(u64_at(bytes, GROUP_FIELD.start));
+        let is_older = group == GroupId(0) && states == 0 && kind != RecordKind::Moved;
+        if bytes[13] & !FLAG_BATCH_END != 0 || !(frame.has_groups || is_older) {
             return Decoded::Newer;
         }
         Decoded::Record(Self {
             kind,
+            group,
+            states,
             batch_end: bytes[13] & FLAG_BATCH_END != 0,
             payload_bytes: u32_at(bytes, 8),
             payload_checksum: u32_at(bytes, 4),
@@ -177,9 +202,18 @@ pub(super) fn u64_at(bytes: &[u8], offset: usize) -> u64 {
 mod tests {
     use super::*;
 
+    fn frame(seed: u32) -> Frame {
+        Frame {
+            seed,
+            has_groups: true,
+        }
+    }
+
     fn sample() -> RecordHeader {
         RecordHeader {
             kind: RecordKind::Entry,
+            group: GroupId(6),
+            states: 0x0a0b,
             batch_end: true,
             payload_bytes: 77,
             payload_checksum: 0xdead_beef,
@@ -191,8 +225,11 @@ mod tests {
     #[test]
     fn a_header_decodes_to_itself_under_its_own_seed_only() {
         let (bytes, checksum) = sample().encode(5);
-        assert_eq!(RecordHeader::decode(&bytes, 5), Decoded::Record(sample()));
-        assert_eq!(RecordHeader::decode(&bytes, 6), Decoded::Nothing);
+        assert_eq!(
+            RecordHeader::decode(&bytes, frame(5)),
+            Decoded::Record(sample())
+        );
+        assert_eq!(RecordHeader::decode(&bytes, frame(6)), Decoded::Nothing);
         assert_eq!(header_checksum(&bytes), checksum);
     }
 
@@ -202,18 +239,41 @@ mod tests {
         for bit in 0..RECORD_HEADER_BYTES * 8 {
             let mut bad = good;
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(RecordHeader::decode(&bad, 5), Decoded::Nothing, "bit {bit}");
+            let decoded = RecordHeader::decode(&bad, frame(5));
+            assert_eq!(decoded, Decoded::Nothing, "bit {bit}");
         }
     }
 
+    fn decode_changed(position: usize, value: u8, frame: Frame) -> Decoded {
+        let older = RecordHeader {
+            group: GroupId(0),
+            states: 0,
+            ..sample()
+        };
+        let (mut bytes, _) = older.encode(5);
+        bytes[position] = value;
+        let checksum = crc32c::crc32c_append(5, &bytes[4..]);
+        bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+        RecordHeader::decode(&bytes, frame)
+    }
+
     #[test]
-    fn an_unknown_kind_flag_or_group_with_a_right_checksum_is_newer() {
-        for (position, value) in [(12, 9), (13, 2), (14, 1), (16, 1)] {
-            let (mut bytes, _) = sample().encode(5);
-            bytes[position] = value;
-            let checksum = crc32c::crc32c_append(5, &bytes[4..]);
-            bytes[..4].copy_from_slice(&checksum.to_le_bytes());
-            assert_eq!(RecordHeader::decode(&bytes, 5), Decoded::Newer);
+    fn an_unknown_kind_or_flag_with_a_right_checksum_is_newer() {
+        let older = Frame {
+            has_groups: false,
+            ..frame(5)
+        };
+        for (position, value) in [(12, 9), (13, 2)] {
+            for frame in [frame(5), older] {
+                let decoded = decode_changed(position, value, frame);
+                assert_eq!(decoded, Decoded::Newer);
+            }
+        }
+        // Groups, counts and moved entries are known since version 3.
+        for (position, value) in [(12, 8), (14, 1), (16, 1), (23, 1)] {
+            let decoded = decode_changed(position, value, frame(5));
+            assert!(matches!(decoded, Decoded::Record(_)), "{position}");
+            assert_eq!(decode_changed(position, value, older), Decoded::Newer);
         }
     }
 }

@@ -1,34 +1,29 @@
-//! Opening a log that is there, in the numbered steps of `docs/disk-format.md`. Steps 1 to 6 only
-//! read; what they find decides whether step 7 may change anything.
+//! Opening a log that is there, in the numbered steps of `docs/disk-format.md`. It only reads; what
+//! is found decides whether anything may be changed.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use raft_core::entry::ENTRY_HEADER_BYTES;
-use raft_core::{HardState, LogId, StorageError};
+use raft_core::{GroupId, LogId, StorageError};
 
-use super::index::{LogIndex, Placed};
-use super::options::{RecoveryReport, TailCut};
-use super::record::{RecordHeader, RecordKind};
+use super::options::{RecoveryReport, WalOptions};
+use super::record::RecordKind;
+use super::replay::{GroupReplay, Moving, check_index};
 use super::scan::{Record, ScanEnd, Window, remains, scan};
 use super::sealed::SealedSegment;
 use super::segment::{HEADER_BYTES, SealMark, SegmentHeader, SegmentRef, sequence_of};
 use crate::errors::{damaged, foreign};
 use crate::files::{Disk, DiskFile};
-use crate::hard_state::decode_hard_state;
-use crate::memberships::is_membership;
 use crate::owner::WalOwner;
 
-/// Torn tails that are kept aside; older ones are removed.
-const TORN_COPIES_MAX: usize = 8;
-const TORN_PREFIX: &str = "torn-";
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+/// The highest number of a segment, so far below the end of 64 bits that it is never reached.
+const SEQUENCE_MAX: u64 = u64::MAX >> 1;
 
 /// A log as it was found.
 #[derive(Debug)]
 pub(super) struct Recovered {
-    pub(super) index: LogIndex,
-    pub(super) hard_state: HardState,
+    pub(super) groups: BTreeMap<GroupId, GroupReplay>,
     /// The segments before the last one.
     pub(super) sealed: Vec<SealedSegment>,
     pub(super) tail: Tail,
@@ -37,18 +32,24 @@ pub(super) struct Recovered {
     pub(super) report: RecoveryReport,
     /// Bytes of the segment files.
     pub(super) disk_bytes: u64,
+    /// Segments that count no more: a later one began anew, and a crash left them where they were.
+    pub(super) void: Vec<PathBuf>,
 }
 
 /// The last segment, and where writing goes on in it.
 #[derive(Debug)]
 pub(super) struct Tail {
     pub(super) segment: Arc<SegmentRef>,
-    pub(super) file_bytes: u64,
+    pub(super) header: SegmentHeader,
     pub(super) offset: u64,
     /// Where it is full already.
     pub(super) seal: Option<SealMark>,
     /// Whether its last record vouches for all before it.
     pub(super) witnessed: bool,
+    /// As the last record counts them.
+    pub(super) states: u16,
+    /// The group of the last record.
+    pub(super) group: GroupId,
 }
 
 /// Bytes behind the last whole record that were provably or probably never synced.
@@ -64,13 +65,14 @@ pub(super) fn recover(
     dir: &Path,
     owner: &WalOwner,
 ) -> Result<Option<Recovered>, StorageError> {
-    let (first, paths) = segment_paths(disk, dir)?;
-    let Some((last, full)) = paths.split_last() else {
+    let SegmentFiles { void, files } = segment_files(disk, dir, owner)?;
+    check_gaps(dir, &files)?;
+    let (Some((first, _)), Some(((_, last), full))) = (files.first(), files.split_last()) else {
         return Ok(None);
     };
-    let mut replay = Replay::from_segment(first);
+    let mut replay = Replay::from_segment(*first);
     let mut sealed = Vec::with_capacity(full.len());
-    for path in full {
+    for (_, path) in full {
         let opened = replay.open(disk, path, owner)?;
         let (end, _) = replay.scan(&opened)?;
         match end {
@@ -86,66 +88,116 @@ pub(super) fn recover(
         });
     }
     let (tail, torn) = replay.last_segment(disk, last, owner)?;
-    replay.check_beginning(dir, first)?;
-    replay.report.segments = paths.len() as u64;
+    replay.check_beginning(dir, *first)?;
+    replay.report.segments = files.len() as u64;
     Ok(Some(Recovered {
-        index: replay.index,
-        hard_state: replay.hard_state,
+        groups: replay.groups,
         sealed,
         tail,
         torn,
         report: replay.report,
         disk_bytes: replay.disk_bytes,
+        void,
     }))
 }
 
-/// Steps 1 and 2: the segments of a directory, in order, without a gap, and the sequence number of
-/// the first.
-fn segment_paths(disk: &Disk, dir: &Path) -> Result<(u64, Vec<PathBuf>), StorageError> {
-    let mut sequences = Vec::new();
+/// The segments of a directory, in order, each with its sequence number.
+#[derive(Debug)]
+pub(super) struct SegmentFiles {
+    pub(super) files: Vec<(u64, PathBuf)>,
+    /// Those before the one that begins anew.
+    pub(super) void: Vec<PathBuf>,
+}
+
+/// Steps 1 and 2: which segments there are, and which of them count.
+pub(super) fn segment_files(
+    disk: &Disk,
+    dir: &Path,
+    owner: &WalOwner,
+) -> Result<SegmentFiles, StorageError> {
+    let mut files = Vec::new();
     for path in disk.list(dir)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         match sequence_of(&name) {
-            Some(sequence) => sequences.push((sequence, path)),
+            Some(sequence @ 1..=SEQUENCE_MAX) => files.push((sequence, path)),
+            Some(_) => {
+                let what = format!("has a number that no segment has: 1 to {SEQUENCE_MAX}");
+                return Err(foreign(&path, what));
+            }
             None if name.ends_with(".wal") => {
                 return Err(foreign(&path, "has a name that no segment has"));
             }
             None => {}
         }
     }
-    sequences.sort_unstable();
-    let first = sequences.first().map_or(1, |(sequence, _)| *sequence);
-    if first == 0 {
-        return Err(foreign(dir, "has a segment 0; they begin with 1"));
-    }
-    // Whether segments before the first one are missing is known once the start of the log is.
-    for pair in sequences.windows(2) {
+    files.sort_unstable();
+    let begins_anew = |(sequence, path): &(u64, PathBuf)| {
+        // A header that cannot be read is told of when its segment is.
+        let header = read_header(disk, path, owner, *sequence);
+        header.is_ok_and(|(_, header)| header.begins_anew)
+    };
+    let first = files.iter().rposition(begins_anew).unwrap_or(0);
+    let void = files.drain(..first).map(|(_, path)| path).collect();
+    Ok(SegmentFiles { files, void })
+}
+
+/// Whether segments before the first one are missing is known once the start of the log is.
+fn check_gaps(dir: &Path, files: &[(u64, PathBuf)]) -> Result<(), StorageError> {
+    for pair in files.windows(2) {
         let (expected, sequence) = (pair[0].0 + 1, pair[1].0);
         if sequence != expected {
             let what = format!("segment {expected} is missing, segment {sequence} is there");
             return Err(damaged(dir, 0, what));
         }
     }
-    let paths = sequences.into_iter().map(|(_, path)| path).collect();
-    Ok((first, paths))
+    Ok(())
+}
+
+/// The header page of a segment, and its file.
+pub(super) fn read_header(
+    disk: &Disk,
+    path: &Path,
+    owner: &WalOwner,
+    sequence: u64,
+) -> Result<(DiskFile, SegmentHeader), StorageError> {
+    let file = disk.open_to_read(path)?;
+    let file_bytes = file.length()?;
+    if file_bytes < HEADER_BYTES as u64 {
+        return Err(damaged(path, file_bytes, "it ends inside its header"));
+    }
+    let mut page = [0; HEADER_BYTES];
+    page.copy_from_slice(Window::new(&file, file_bytes).slice(0, HEADER_BYTES)?);
+    let header = SegmentHeader::decode(&page, path, owner, sequence)?;
+    Ok((file, header))
 }
 
 /// What has been understood of the log so far.
-///
-/// Where the first segments are gone, the index begins behind the last entry that stood in them,
-/// with or without right: until a start is read that reaches it, `start` is before it.
 #[derive(Default)]
 struct Replay {
-    index: LogIndex,
-    /// The newest one that was read.
-    start: LogId,
-    hard_state: HardState,
+    groups: BTreeMap<GroupId, GroupReplay>,
     sequence: u64,
     /// Of the segment before. None where that is gone.
     seal: Option<SealMark>,
     witnessed: bool,
+    /// Hard states, as the last record counted them. None before the first one that counts.
+    states: Option<u16>,
+    /// The group of the last record.
+    group: GroupId,
+    /// Entries of `group` that are being moved.
+    moving: Option<Moving>,
+    /// What the segment has begun with so far.
+    begun: Begun,
     report: RecoveryReport,
     disk_bytes: u64,
+}
+
+/// The groups that a segment begins with, in ascending order: hard state and start of each.
+#[derive(Clone, Copy, Debug, Default)]
+struct Begun {
+    groups: usize,
+    last: Option<GroupId>,
+    /// Whether the start of the last one is to come.
+    start_is_due: bool,
 }
 
 struct OpenedSegment {
@@ -171,14 +223,8 @@ impl Replay {
         path: &Path,
         owner: &WalOwner,
     ) -> Result<OpenedSegment, StorageError> {
-        let file = disk.open_to_read(path)?;
+        let (file, header) = read_header(disk, path, owner, self.sequence + 1)?;
         let file_bytes = file.length()?;
-        if file_bytes < HEADER_BYTES as u64 {
-            return Err(damaged(path, file_bytes, "it ends inside its header"));
-        }
-        let mut page = [0; HEADER_BYTES];
-        page.copy_from_slice(Window::new(&file, file_bytes).slice(0, HEADER_BYTES)?);
-        let header = SegmentHeader::decode(&page, path, owner, self.sequence + 1)?;
         if header.file_bytes != file_bytes {
             let what = format!("it has {file_bytes} bytes, not {}", header.file_bytes);
             return Err(damaged(path, file_bytes.min(header.file_bytes), what));
@@ -192,7 +238,7 @@ impl Replay {
         let segment = Arc::new(SegmentRef {
             sequence: self.sequence,
             path: path.to_owned(),
-            seed: header.seed(),
+            frame: header.frame(),
         });
         Ok(OpenedSegment {
             file,
@@ -207,136 +253,125 @@ impl Replay {
         opened: &'a OpenedSegment,
     ) -> Result<(ScanEnd, Window<'a>), StorageError> {
         let mut window = Window::new(&opened.file, opened.header.file_bytes);
-        let mut position = 0;
+        self.begun = Begun::default();
+        let known = self.groups.len();
+        let is_first = self.seal.is_none();
         let end = scan(&mut window, &opened.header, |record| {
-            match (position, record.header.kind) {
-                (0, RecordKind::HardState) => self.begin_segment(record.header.id),
-                (0, _) => return Err("its first record is no hard state".to_owned()),
-                (1, kind) if opened.header.begins_with_start => {
-                    self.begin_with_start(kind, record.header.id)?;
-                }
-                _ => {}
+            if record.offset < opened.header.synced_to {
+                self.begin_segment(&record, &opened.header)?;
             }
-            position += 1;
-            self.replay(&record, &opened.segment)
+            self.replay(&record, opened)
         })?;
+        let (ScanEnd::Sealed { end: offset, .. } | ScanEnd::Open { offset, .. }) = end;
+        let begun = self.begun.groups;
+        if begun < known && !is_first && offset >= opened.header.synced_to {
+            let what = format!("it begins with {begun} groups, but there are {known}");
+            return Err(damaged(window.path(), HEADER_BYTES as u64, what));
+        }
         Ok((end, window))
     }
 
-    /// What stood in segments that are gone is taken from the first one that is there.
-    fn begin_segment(&mut self, last: LogId) {
-        if self.seal.is_none() {
-            self.index = LogIndex::starting_behind(last);
+    /// Segments repeat hard state and start of each group. What stood in segments that are gone is
+    /// taken from the first one that is there.
+    fn begin_segment(&mut self, record: &Record<'_>, header: &SegmentHeader) -> Result<(), String> {
+        let (group, id) = (record.header.group, record.header.id);
+        match record.header.kind {
+            RecordKind::HardState if self.begun.start_is_due => {
+                Err(format!("no start follows the hard state of group {group}"))
+            }
+            RecordKind::HardState if self.begun.last.is_none_or(|last| last < group) => {
+                self.begun.last = Some(group);
+                self.begun.groups += 1;
+                self.begun.start_is_due = header.begins_with_start();
+                if self.seal.is_none() {
+                    self.insert(group, GroupReplay::of_gone(id))?;
+                } else if header.sequence == 1 {
+                    self.insert(group, GroupReplay::default())?;
+                } else if !self.groups.contains_key(&group) {
+                    return Err(format!("it begins with group {group}, which is unknown"));
+                }
+                Ok(())
+            }
+            RecordKind::Start if self.begun.start_is_due && self.begun.last == Some(group) => {
+                self.begun.start_is_due = false;
+                let known = self.groups.get(&group).map(|known| known.start);
+                if self.seal.is_some() && known != Some(id) {
+                    return Err(format!("it begins with the start {id}, not {known:?}"));
+                }
+                Ok(())
+            }
+            kind => Err(format!(
+                "it begins with a record of the kind {kind:?} of group {group}"
+            )),
         }
     }
 
-    /// Segments repeat the start, but the first of those that are there, which tells it.
-    fn begin_with_start(&self, kind: RecordKind, start: LogId) -> Result<(), String> {
-        if kind != RecordKind::Start {
-            return Err("its second record is no start".to_owned());
-        }
-        if self.seal.is_some() && start != self.start {
+    fn insert(&mut self, group: GroupId, replay: GroupReplay) -> Result<(), String> {
+        let limit = WalOptions::GROUPS_MAX;
+        if self.groups.len() >= limit {
             return Err(format!(
-                "it begins with the start {start}, not {}",
-                self.start
+                "group {group} is one more than the limit of {limit} (groups_max)"
             ));
         }
+        self.groups.insert(group, replay);
         Ok(())
     }
 
-    fn replay(&mut self, record: &Record<'_>, segment: &Arc<SegmentRef>) -> Result<(), String> {
-        let RecordHeader { kind, id, .. } = record.header;
-        let last = self.index.outline().last();
-        match kind {
-            RecordKind::Entry => {
-                let encoded_bytes = record.header.payload_bytes;
-                if (encoded_bytes as usize) < ENTRY_HEADER_BYTES {
-                    return Err(format!("entry {id} has {encoded_bytes} bytes"));
-                }
-                let offset = record.offset;
-                let placed = Placed {
-                    id,
-                    offset,
-                    encoded_bytes,
-                    is_membership: is_membership(record.prefix),
-                };
-                self.index.push(segment, placed)?;
+    fn replay(&mut self, record: &Record<'_>, opened: &OpenedSegment) -> Result<(), String> {
+        let header = &record.header;
+        let kind = header.kind;
+        check_index(header.id)?;
+        if opened.header.has_groups() {
+            self.count(header.states, kind == RecordKind::HardState)?;
+        }
+        let moving = self.moving.take().filter(|_| header.group == self.group);
+        self.group = header.group;
+        if !self.groups.contains_key(&header.group) {
+            match kind {
+                RecordKind::HardState => self.insert(header.group, GroupReplay::default())?,
+                // A segment may be full before it has a record of any group.
+                RecordKind::Seal | RecordKind::Witness if header.id == LogId::ZERO => {}
+                _ => return Err(format!("group {} does not begin like one", header.group)),
             }
-            RecordKind::Truncate => self.truncate(id)?,
-            RecordKind::Start => self.compact(id)?,
-            RecordKind::Reset => {
-                self.index = LogIndex::starting_behind(id);
-                self.start = id;
+        }
+        if let Some(group) = self.groups.get_mut(&header.group) {
+            if kind == RecordKind::Moved {
+                self.moving = Moving::replay(moving, group, record, &opened.segment)?;
+            } else {
+                group.replay(record, &opened.segment)?;
             }
-            RecordKind::HardState | RecordKind::Seal | RecordKind::Witness if id != last => {
-                return Err(format!(
-                    "a record behind {last} names {id} as the last entry"
-                ));
-            }
-            RecordKind::HardState => {
-                self.hard_state = decode_hard_state(record.prefix).ok_or("no hard state")?;
-            }
-            RecordKind::Seal | RecordKind::Witness => {}
         }
         if !matches!(kind, RecordKind::Seal | RecordKind::Witness) {
-            self.report.unfinished_batch = !record.header.batch_end;
+            self.report.unfinished_batch = !header.batch_end;
         }
         self.witnessed = kind == RecordKind::Witness;
         self.report.records += 1;
         Ok(())
     }
 
-    /// `id` has the index of the first entry to drop and the term of the one before it.
-    fn truncate(&mut self, id: LogId) -> Result<(), String> {
-        let outline = self.index.outline();
-        let (first, last) = (outline.start(), outline.last());
-        let left = LogId::new(id.term, id.index.previous());
-        let is_inside = id.index > self.start.index && id.index <= last.index;
-        if !is_inside || (left.index == self.start.index && left != self.start) {
-            return Err(format!(
-                "truncation from {} behind {left} of a log from {} to {last}",
-                id.index, self.start
-            ));
+    fn count(&mut self, states: u16, is_state: bool) -> Result<(), String> {
+        let known = self.states.unwrap_or(states.wrapping_sub(is_state.into()));
+        let expected = known.wrapping_add(is_state.into());
+        if states != expected {
+            return Err(format!("it counts {states} hard states, not {expected}"));
         }
-        if left.index < first.index && left.term <= first.term {
-            // What is left of the entries stood in segments that are gone.
-            self.index = LogIndex::starting_behind(left);
-        } else if outline.holds(left) {
-            self.index.truncate(id.index);
-        } else {
-            return Err(format!("truncation behind {left}, which the log lacks"));
-        }
-        Ok(())
-    }
-
-    fn compact(&mut self, to: LogId) -> Result<(), String> {
-        let outline = self.index.outline();
-        let first = outline.start();
-        let goes_on = to.index >= self.start.index && to.term >= self.start.term;
-        let is_gone = to.index < first.index && to.term <= first.term;
-        if !goes_on || !(is_gone || outline.holds(to)) {
-            let (start, last) = (self.start, outline.last());
-            return Err(format!("start {to} of a log from {start} to {last}"));
-        }
-        if !is_gone {
-            self.index.compact(to);
-        }
-        self.start = to;
+        self.states = Some(states);
         Ok(())
     }
 
     /// Whether the segments that are missing before the first one held nothing that is needed.
     fn check_beginning(&self, dir: &Path, first: u64) -> Result<(), StorageError> {
-        let held = self.index.outline().start();
-        if held == self.start {
-            return Ok(());
+        for (group, replay) in &self.groups {
+            let (held, start) = (replay.index.outline().start(), replay.start);
+            if held != start {
+                let what = format!(
+                    "segment {first} is the first that is there; those before it held entries of \
+                     group {group} up to {held}, but only those up to {start} were compacted"
+                );
+                return Err(damaged(dir, 0, what));
+            }
         }
-        let what = format!(
-            "segment {first} is the first that is there; those before it held entries up to \
-             {held}, but only those up to {} were compacted",
-            self.start
-        );
-        Err(damaged(dir, 0, what))
+        Ok(())
     }
 
     fn finish_segment(&mut self, seal: SealMark, end: u64) {
@@ -354,24 +389,23 @@ impl Replay {
         disk.settle(path)?;
         let opened = self.open(disk, path, owner)?;
         let (end, mut window) = self.scan(&opened)?;
-        let mut tail = Tail {
-            segment: Arc::clone(&opened.segment),
-            file_bytes: opened.header.file_bytes,
-            offset: 0,
-            seal: None,
-            witnessed: self.witnessed,
-        };
-        let (offset, what) = match end {
-            ScanEnd::Sealed { mark, end } => {
-                self.finish_segment(mark, end);
-                (tail.offset, tail.seal) = (end, Some(mark));
-                return Ok((tail, None));
+        let (offset, seal, torn) = match end {
+            ScanEnd::Sealed { mark, end } => (end, Some(mark), None),
+            ScanEnd::Open { offset, what } => {
+                let torn = judge(&mut window, &opened.header, offset, &what)?;
+                (offset, None, torn)
             }
-            ScanEnd::Open { offset, what } => (offset, what),
         };
         self.report.bytes += offset;
-        tail.offset = offset;
-        let torn = judge(&mut window, &opened.header, offset, &what)?;
+        let tail = Tail {
+            segment: Arc::clone(&opened.segment),
+            header: opened.header,
+            offset,
+            seal,
+            witnessed: self.witnessed,
+            states: self.states.unwrap_or(0),
+            group: self.group,
+        };
         Ok((tail, torn))
     }
 }
@@ -401,54 +435,4 @@ fn judge(
     }
     let end = remains.end;
     Ok((end > offset).then_some(TornTail { offset, end }))
-}
-
-/// Step 7: copies a torn tail aside and overwrites it with zeros, so that nothing of it can be
-/// taken for a record that is written later.
-pub(super) fn cut(
-    disk: &Disk,
-    dir: &Path,
-    segment: &SegmentRef,
-    torn: TornTail,
-) -> Result<TailCut, StorageError> {
-    let file = disk.open(&segment.path)?;
-    let bytes = torn.end - torn.offset;
-    let copy = dir.join(format!(
-        "{TORN_PREFIX}{:020}-{:012}",
-        segment.sequence, torn.offset
-    ));
-    remove_old_copies(disk, dir)?;
-    let copied = bytes.min(TailCut::COPY_BYTES_MAX);
-    let length = usize::try_from(copied).expect("COPY_BYTES_MAX fits in memory");
-    let mut window = Window::new(&file, torn.offset + copied);
-    let aside = disk.create(&copy)?;
-    aside.write_at(window.slice(torn.offset, length)?, 0)?;
-    aside.sync()?;
-    disk.sync_dir(dir)?;
-    let mut at = torn.offset;
-    while at < torn.end {
-        let piece = (torn.end - at).min(ZEROS.len() as u64);
-        file.write_at(&ZEROS[..usize::try_from(piece).unwrap_or(ZEROS.len())], at)?;
-        at += piece;
-    }
-    file.sync()?;
-    Ok(TailCut {
-        path: segment.path.clone(),
-        offset: torn.offset,
-        bytes,
-        copy,
-    })
-}
-
-fn remove_old_copies(disk: &Disk, dir: &Path) -> Result<(), StorageError> {
-    let mut copies = disk.list(dir)?;
-    copies.retain(|path| {
-        let name = path.file_name().unwrap_or_default();
-        name.to_string_lossy().starts_with(TORN_PREFIX)
-    });
-    copies.sort_unstable();
-    let surplus = (copies.len() + 1).saturating_sub(TORN_COPIES_MAX);
-    copies[..surplus]
-        .iter()
-        .try_for_each(|copy| disk.remove(copy))
 }

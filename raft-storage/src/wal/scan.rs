@@ -5,7 +5,10 @@ use std::path::Path;
 
 use raft_core::StorageError;
 
-use super::record::{Decoded, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
+use super::promises::PROMISES_BYTES_MAX;
+use super::record::{
+    Decoded, Frame, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, RecordKind,
+};
 use super::segment::{HEADER_BYTES, SealMark, SegmentHeader};
 use crate::errors::{damaged, foreign, io_error};
 use crate::files::DiskFile;
@@ -14,7 +17,7 @@ use crate::files::DiskFile;
 const WINDOW_BYTES: usize = 1 << 20;
 
 /// The most bytes of a payload that a visitor sees: a hard state, or the header of an entry.
-pub(super) const PAYLOAD_PREFIX_BYTES: usize = 32;
+pub(super) const PAYLOAD_PREFIX_BYTES: usize = PROMISES_BYTES_MAX;
 
 /// A piece of a file in memory, which moves forward.
 pub(super) struct Window<'a> {
@@ -57,7 +60,7 @@ impl<'a> Window<'a> {
     }
 
     /// The checksum of a part of the file, of any length.
-    fn checksum(&mut self, offset: u64, length: u64) -> Result<u32, StorageError> {
+    pub(super) fn checksum(&mut self, offset: u64, length: u64) -> Result<u32, StorageError> {
         let mut sum = 0;
         let mut at = offset;
         let end = offset + length;
@@ -75,14 +78,14 @@ impl<'a> Window<'a> {
         Ok(sum)
     }
 
-    fn record_header(
+    pub(super) fn record_header(
         &mut self,
         offset: u64,
-        seed: u32,
+        frame: Frame,
     ) -> Result<Option<RecordHeader>, StorageError> {
         let mut bytes = [0; RECORD_HEADER_BYTES];
         bytes.copy_from_slice(self.slice(offset, RECORD_HEADER_BYTES)?);
-        match RecordHeader::decode(&bytes, seed) {
+        match RecordHeader::decode(&bytes, frame) {
             Decoded::Record(header) => Ok(Some(header)),
             Decoded::Nothing => Ok(None),
             Decoded::Newer => {
@@ -116,14 +119,14 @@ pub(super) fn scan(
     segment: &SegmentHeader,
     mut visit: impl FnMut(Record<'_>) -> Result<(), String>,
 ) -> Result<ScanEnd, StorageError> {
-    let seed = segment.seed();
+    let frame = segment.frame();
     let mut offset = HEADER_BYTES as u64;
     loop {
         let open = |what: String| Ok(ScanEnd::Open { offset, what });
         if offset + RECORD_HEADER_BYTES as u64 > segment.file_bytes {
             return open("the file ends without a seal".to_owned());
         }
-        let Some(header) = window.record_header(offset, seed)? else {
+        let Some(header) = window.record_header(offset, frame)? else {
             return open("no record begins here".to_owned());
         };
         let payload = offset + RECORD_HEADER_BYTES as u64;
@@ -143,7 +146,7 @@ pub(super) fn scan(
         };
         visit(record).map_err(|what| damaged(window.path(), offset, what))?;
         if header.kind == RecordKind::Seal {
-            let (_, checksum) = header.encode(seed);
+            let (_, checksum) = header.encode(frame.seed);
             let mark = SealMark { offset, checksum };
             return Ok(ScanEnd::Sealed { mark, end });
         }
@@ -177,14 +180,14 @@ pub(super) fn remains(
         end: last_nonzero(window, from)?,
         witness: None,
     };
-    let seed = segment.seed();
+    let frame = segment.frame();
     let last = segment
         .file_bytes
         .saturating_sub(RECORD_HEADER_BYTES as u64);
     let mut offset = from;
     while offset < remains.end && offset <= last {
         // Only the header is asked: it is whole, so we wrote it, and it knows what was synced then.
-        if let Some(header) = window.record_header(offset, seed)?
+        if let Some(header) = window.record_header(offset, frame)?
             && header.synced_to > from
         {
             remains.witness = Some(Witness {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use raft_core::StorageError;
 
 use super::segment::SegmentRef;
-use super::shared::Shared;
+use super::shared::{GroupLog, Shared};
 use crate::files::Disk;
 
 /// The segments before the active one.
@@ -49,10 +49,19 @@ impl SealedSegments {
         self.files.push_back(file);
     }
 
-    /// Removes what is not needed. The start of the log that makes it so must be durable. The
-    /// oldest go first, so that a crash in between leaves a log without a gap.
+    /// The oldest one, and how many there are.
+    pub(super) fn oldest(&self) -> Option<(u64, usize)> {
+        let oldest = self.files.front()?;
+        Some((oldest.segment.sequence, self.files.len()))
+    }
+
+    /// Removes what no group needs. What makes it so must be durable. The oldest go first, so that
+    /// a crash in between leaves a log without a gap.
     pub(super) fn remove_unneeded(&mut self) -> Result<(), StorageError> {
-        let needed = self.shared.durable().index.first_segment();
+        let groups = self.shared.groups();
+        let first = |group: &Arc<GroupLog>| group.durable().index.first_segment();
+        let needed = groups.values().filter_map(first).min();
+        drop(groups);
         let is_needed = |file: &SealedSegment| needed.is_some_and(|n| file.segment.sequence >= n);
         let mut removed = 0_u64;
         while let Some(file) = self.files.front()

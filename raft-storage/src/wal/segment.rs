@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use raft_core::StorageError;
 
-use super::record::{u32_at, u64_at};
+use super::record::{Frame, u32_at, u64_at};
 use crate::errors::{damaged, foreign};
 use crate::owner::WalOwner;
 
@@ -13,8 +13,11 @@ use crate::owner::WalOwner;
 pub(super) const HEADER_BYTES: usize = 4096;
 
 const MAGIC: [u8; 8] = *b"FLOTWAL\n";
-/// Segments of version 1 begin with a hard state only; a start is in none that it wrote.
-const VERSION: u32 = 2;
+/// Segments of version 1 begin with a hard state only; a start is in none that it wrote. Those of
+/// version 2 are of one group.
+pub(super) const VERSION: u32 = 3;
+const FLAG_GROUPS_MAY_BE_LOST: u32 = 1;
+const FLAG_BEGINS_ANEW: u32 = 2;
 const SUFFIX: &str = ".wal";
 const SEQUENCE_DIGITS: usize = 20;
 
@@ -29,8 +32,8 @@ pub(super) struct SealMark {
 /// The fields of a header page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SegmentHeader {
-    /// Whether a start stands behind the first hard state: not so in version 1.
-    pub(super) begins_with_start: bool,
+    /// Of the format; the older ones are read, not written.
+    pub(super) version: u32,
     pub(super) owner: WalOwner,
     pub(super) sequence: u64,
     /// Random, drawn anew whenever a file is put to use.
@@ -41,6 +44,10 @@ pub(super) struct SegmentHeader {
     pub(super) synced_to: u64,
     /// The seal of the segment before; zeros in segment 1.
     pub(super) previous: SealMark,
+    /// Whether damage may have taken groups that nothing names any more.
+    pub(super) groups_may_be_lost: bool,
+    /// Whether the log begins here: what stands in earlier segments is damaged, and counts no more.
+    pub(super) begins_anew: bool,
 }
 
 /// What is needed to read records of a segment later.
@@ -48,21 +55,38 @@ pub(super) struct SegmentHeader {
 pub(super) struct SegmentRef {
     pub(super) sequence: u64,
     pub(super) path: PathBuf,
-    pub(super) seed: u32,
+    pub(super) frame: Frame,
 }
 
 impl SegmentHeader {
     /// What the checksums of the records in this segment begin with.
-    pub(super) fn seed(&self) -> u32 {
+    fn seed(&self) -> u32 {
         let salt = crc32c::crc32c(&self.salt.to_le_bytes());
         crc32c::crc32c_append(salt, &self.sequence.to_le_bytes())
+    }
+
+    /// What must be known to read the records.
+    pub(super) fn frame(&self) -> Frame {
+        Frame {
+            seed: self.seed(),
+            has_groups: self.has_groups(),
+        }
+    }
+
+    /// Whether a start stands behind each hard state that the segment begins with.
+    pub(super) fn begins_with_start(&self) -> bool {
+        self.version > 1
+    }
+
+    /// Whether the records are of many groups.
+    pub(super) fn has_groups(&self) -> bool {
+        self.version > 2
     }
 
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut page = [0; HEADER_BYTES];
         page[..8].copy_from_slice(&MAGIC);
-        let version = if self.begins_with_start { VERSION } else { 1 };
-        page[8..12].copy_from_slice(&version.to_le_bytes());
+        page[8..12].copy_from_slice(&self.version.to_le_bytes());
         page[16..32].copy_from_slice(&self.owner.cluster.0);
         for (offset, value) in [
             (32, self.owner.node.0),
@@ -72,10 +96,13 @@ impl SegmentHeader {
             (64, self.file_bytes),
             (72, self.synced_to),
             (80, self.previous.offset),
-            (88, u64::from(self.previous.checksum)),
         ] {
             page[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
         }
+        page[88..92].copy_from_slice(&self.previous.checksum.to_le_bytes());
+        let groups_may_be_lost = u32::from(self.groups_may_be_lost) * FLAG_GROUPS_MAY_BE_LOST;
+        let begins_anew = u32::from(self.begins_anew) * FLAG_BEGINS_ANEW;
+        page[92..96].copy_from_slice(&(groups_may_be_lost | begins_anew).to_le_bytes());
         let checksum = page_checksum(&page);
         page[12..16].copy_from_slice(&checksum.to_le_bytes());
         page
@@ -104,8 +131,15 @@ impl SegmentHeader {
         if version == 0 || u32_at(page, 12) != page_checksum(page) {
             return Err(damaged(path, 0, "its header does not match its checksum"));
         }
+        let flags = u32_at(page, 92);
+        if flags & !(FLAG_GROUPS_MAY_BE_LOST | FLAG_BEGINS_ANEW) != 0 {
+            return Err(foreign(
+                path,
+                "was written by a newer version of this program",
+            ));
+        }
         let header = Self {
-            begins_with_start: version > 1,
+            version,
             owner: decode_owner(page),
             sequence: u64_at(page, 48),
             salt: u64_at(page, 56),
@@ -115,6 +149,8 @@ impl SegmentHeader {
                 offset: u64_at(page, 80),
                 checksum: u32_at(page, 88),
             },
+            groups_may_be_lost: flags & FLAG_GROUPS_MAY_BE_LOST != 0,
+            begins_anew: flags & FLAG_BEGINS_ANEW != 0,
         };
         header.owner.check(path, owner)?;
         if header.sequence != sequence {

@@ -1,21 +1,23 @@
-//! What the writer thread does with a batch: records, one sync, then the entries are published to
-//! the readers. Dropping compacted entries is one record; whole segments go behind it.
+//! What the writer thread does with the changes that wait for it, at most one of each group:
+//! records of all of them, one sync, then each is published to the readers of its group. Dropping
+//! compacted entries is one record; whole segments go behind it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use raft_core::entry::ENTRY_HEADER_BYTES;
-use raft_core::{AppendBatch, Entry, EntryKind, HardState, Index, LogId, StorageError};
+use raft_core::{AppendBatch, Entry, EntryKind, GroupId, HardState, Index, LogId, StorageError};
 
-use super::active::{ActiveSegment, Beginning, SegmentFactory};
+use super::active::{ActiveSegment, Beginning, GroupBeginning, SegmentFactory, Staged};
 use super::index::{LogIndex, Placed};
-use super::record::RecordKind;
+use super::promises::Promises;
+use super::record::{RecordKind, record_bytes};
 use super::sealed::{SealedSegment, SealedSegments};
-use super::segment::SegmentRef;
-use super::shared::Shared;
+use super::segment::{SealMark, SegmentRef};
+use super::shared::{GroupLog, Shared};
 use crate::batch_thread::{BatchWriter, Change, Outcome};
 use crate::files::DirLock;
-use crate::hard_state::encode_hard_state;
 
 /// What the thread owns.
 #[derive(Debug)]
@@ -24,29 +26,63 @@ pub(super) struct Writer {
     pub(super) factory: SegmentFactory,
     pub(super) sealed: SealedSegments,
     pub(super) active: ActiveSegment,
-    /// The newest ones that were staged.
-    pub(super) hard_state: HardState,
-    pub(super) start: LogId,
-    pub(super) last: LogId,
+    /// Those that the log has a record of.
+    pub(super) groups: BTreeMap<GroupId, GroupWriter>,
+    /// The one that was written last.
+    pub(super) last_group: GroupId,
     pub(super) witness_after: Option<Duration>,
     /// Held as long as anything can be written.
     pub(super) _lock: DirLock,
 }
 
-/// What readers see once a batch is durable.
-#[derive(Debug, Default)]
-struct Staged {
-    hard_state: Option<HardState>,
-    truncate_from: Option<Index>,
-    entries: Vec<(Arc<SegmentRef>, Vec<Placed>)>,
+/// The newest of a group that was staged.
+#[derive(Debug)]
+pub(super) struct GroupWriter {
+    pub(super) log: Arc<GroupLog>,
+    pub(super) promises: Promises,
+    pub(super) start: LogId,
+    pub(super) last: LogId,
 }
 
+/// What readers of a group see once a change is durable.
+#[derive(Debug)]
+enum Effect {
+    Append {
+        promises: Promises,
+        truncate_from: Option<Index>,
+        entries: Placements,
+    },
+    Compact(LogId),
+    Reset(LogId, Promises),
+}
+
+/// Where entries were written, by segment.
+type Placements = Vec<(Arc<SegmentRef>, Vec<Placed>)>;
+
 impl BatchWriter for Writer {
-    fn write(&mut self, change: &Change) -> Outcome {
-        match change {
-            Change::Append(batch) => self.append(batch)?,
-            Change::Compact(to) => self.compact(*to)?,
-            Change::Reset(to) => self.reset(*to)?,
+    fn write(&mut self, changes: &[(GroupId, Change)]) -> Outcome {
+        let segment = self.active.segment().sequence;
+        let mut effects = Vec::with_capacity(changes.len());
+        for (group, change) in changes {
+            let effect = match change {
+                Change::Append(batch) => self.append(*group, batch)?,
+                Change::Compact(to) => Some(self.compact(*group, *to)?),
+                Change::Reset(to) => Some(self.reset(*group, *to)?),
+            };
+            effects.extend(effect.map(|effect| (*group, effect)));
+        }
+        if effects.is_empty() {
+            return Ok(());
+        }
+        self.active.sync()?;
+        let mut frees = segment != self.active.segment().sequence;
+        for (group, effect) in effects {
+            frees |= !matches!(effect, Effect::Append { .. });
+            publish(&self.groups[&group].log, effect);
+        }
+        if frees {
+            self.sealed.remove_unneeded()?;
+            self.move_stragglers()?;
         }
         if self.active.is_half_full() {
             self.factory.prepare();
@@ -54,81 +90,134 @@ impl BatchWriter for Writer {
         Ok(())
     }
 
-    fn idle(&mut self) -> Outcome {
-        self.active.witness(self.last)
+    fn idle_after(&self) -> Option<Duration> {
+        let is_due = self.active.needs_witness();
+        self.witness_after.filter(|_| is_due)
     }
 
-    fn idle_after(&self) -> Option<Duration> {
-        self.witness_after
+    fn idle(&mut self) -> Outcome {
+        let last = self.last();
+        self.active.witness(self.last_group, last)
+    }
+
+    fn close(&mut self) -> Outcome {
+        match self.witness_after {
+            Some(_) => self.idle(),
+            None => Ok(()),
+        }
     }
 }
 
 impl Writer {
-    fn append(&mut self, batch: &AppendBatch) -> Outcome {
+    fn append(
+        &mut self,
+        group: GroupId,
+        batch: &AppendBatch,
+    ) -> Result<Option<Effect>, StorageError> {
+        let known = self.groups.get(&group);
+        let last = known.map_or(LogId::ZERO, |known| known.last);
         // What is not there need not be dropped; recovery relies on a truncation naming an entry.
-        let truncate_from = batch.truncate_from.filter(|from| *from <= self.last.index);
+        let truncate_from = batch.truncate_from.filter(|from| *from <= last.index);
         let mut records_left = usize::from(batch.hard_state.is_some())
             + usize::from(truncate_from.is_some())
             + batch.entries.len();
         if records_left == 0 {
-            return Ok(());
+            return Ok(None);
         }
-        let mut is_last = || {
-            records_left -= 1;
-            records_left == 0
-        };
-        let mut staged = Staged {
-            hard_state: batch.hard_state,
-            truncate_from,
-            entries: Vec::new(),
-        };
         if let Some(hard_state) = batch.hard_state {
-            let payload = encode_hard_state(hard_state);
-            self.stage(RecordKind::HardState, self.last, is_last(), [&payload, &[]])?;
-            self.hard_state = hard_state;
+            records_left -= 1;
+            self.stage_hard_state(group, hard_state, records_left == 0)?;
+        } else if known.is_none() {
+            self.stage_hard_state(group, HardState::default(), false)?;
         }
         if let Some(from) = truncate_from {
+            records_left -= 1;
             // Nothing of this batch is published yet, so the outline is that of before.
-            let last = self.shared.durable().index.outline().last_before(from);
+            let log = Arc::clone(&self.groups[&group].log);
+            let last = log.durable().index.outline().last_before(from);
             let id = LogId::new(last.term, from);
-            self.stage(RecordKind::Truncate, id, is_last(), [&[], &[]])?;
-            self.last = last;
+            self.stage(record(RecordKind::Truncate, group, id, records_left == 0))?;
+            self.group(group).last = last;
         }
+        let mut entries = Vec::new();
         for entry in &batch.entries {
-            self.stage_entry(entry, is_last(), &mut staged)?;
+            records_left -= 1;
+            let staged = record(RecordKind::Entry, group, entry.id(), records_left == 0);
+            self.stage_entry(staged, entry, &mut entries)?;
+            self.group(group).advance(entry.id());
         }
-        self.active.sync()?;
-        self.publish(staged);
-        Ok(())
+        Ok(Some(Effect::Append {
+            promises: self.groups[&group].promises,
+            truncate_from,
+            entries,
+        }))
     }
 
-    fn compact(&mut self, to: LogId) -> Outcome {
-        self.stage(RecordKind::Start, to, true, [&[], &[]])?;
-        self.start = to;
-        self.active.sync()?;
-        self.shared.durable().index.compact(to);
-        self.sealed.remove_unneeded()
+    fn compact(&mut self, group: GroupId, to: LogId) -> Result<Effect, StorageError> {
+        self.stage(record(RecordKind::Start, group, to, true))?;
+        self.group(group).start = to;
+        Ok(Effect::Compact(to))
     }
 
     /// One record does it, so there is no half of it.
-    fn reset(&mut self, to: LogId) -> Outcome {
-        self.stage(RecordKind::Reset, to, true, [&[], &[]])?;
-        (self.start, self.last) = (to, to);
-        self.active.sync()?;
-        self.shared.durable().index = LogIndex::starting_behind(to);
-        self.sealed.remove_unneeded()
+    fn reset(&mut self, group: GroupId, to: LogId) -> Result<Effect, StorageError> {
+        if !self.groups.contains_key(&group) {
+            self.stage_hard_state(group, HardState::default(), false)?;
+        }
+        self.stage(record(RecordKind::Reset, group, to, true))?;
+        let known = self.group(group);
+        known.start = to;
+        known.advance(to);
+        Ok(Effect::Reset(to, known.promises))
     }
 
-    fn stage_entry(
+    /// The last entry of the group that was written last.
+    fn last(&self) -> LogId {
+        let last = self.groups.get(&self.last_group);
+        last.map_or(LogId::ZERO, |group| group.last)
+    }
+
+    /// A group of which there is a record.
+    fn group(&mut self, group: GroupId) -> &mut GroupWriter {
+        let known = self.groups.get_mut(&group);
+        known.expect("a group begins with a hard state, and is known from there on")
+    }
+
+    /// Term and vote of a group; the first record that there is of it.
+    fn stage_hard_state(
         &mut self,
-        entry: &Entry,
+        group: GroupId,
+        hard_state: HardState,
         batch_end: bool,
-        staged: &mut Staged,
+    ) -> Result<(), StorageError> {
+        let (last, mut promises) = match self.groups.get(&group) {
+            Some(known) => (known.last, known.promises),
+            None => Default::default(),
+        };
+        promises.hard_state = hard_state;
+        let (payload, length) = promises.encode();
+        let staged = record(RecordKind::HardState, group, last, batch_end);
+        self.stage_with(staged, [&payload[..length], &[]])?;
+        let shared = &self.shared;
+        let known = self.groups.entry(group).or_insert_with(|| GroupWriter {
+            log: Arc::clone(shared.groups().entry(group).or_default()),
+            promises,
+            start: LogId::ZERO,
+            last: LogId::ZERO,
+        });
+        known.promises = promises;
+        Ok(())
+    }
+
+    /// Adds a record with an entry.
+    pub(super) fn stage_entry(
+        &mut self,
+        staged: Staged,
+        entry: &Entry,
+        placements: &mut Placements,
     ) -> Result<(), StorageError> {
         let header: [u8; ENTRY_HEADER_BYTES] = entry.header();
-        let payload = [&header[..], &entry.payload()[..]];
-        let offset = self.stage(RecordKind::Entry, entry.id(), batch_end, payload)?;
-        self.last = entry.id();
+        let offset = self.stage_with(staged, [&header[..], &entry.payload()[..]])?;
         let placed = Placed {
             id: entry.id(),
             offset,
@@ -136,62 +225,122 @@ impl Writer {
             is_membership: entry.kind() == EntryKind::Membership,
         };
         let segment = self.active.segment();
-        match staged.entries.last_mut() {
+        match placements.last_mut() {
             Some((last, entries)) if Arc::ptr_eq(last, segment) => entries.push(placed),
-            _ => staged.entries.push((Arc::clone(segment), vec![placed])),
+            _ => placements.push((Arc::clone(segment), vec![placed])),
         }
         Ok(())
     }
 
-    /// Adds a record to the active segment, or to the next one where that is full.
-    fn stage(
-        &mut self,
-        kind: RecordKind,
-        id: LogId,
-        batch_end: bool,
-        payload: [&[u8]; 2],
-    ) -> Result<u64, StorageError> {
-        let payload_bytes = payload[0].len() + payload[1].len();
-        if !self.active.has_room(payload_bytes) {
-            self.roll(payload_bytes)?;
-        }
-        self.active.stage(kind, id, batch_end, payload)
+    fn stage(&mut self, staged: Staged) -> Result<u64, StorageError> {
+        self.stage_with(staged, [&[], &[]])
     }
 
-    /// Ends the active segment, which is synced before the next one exists.
-    fn roll(&mut self, payload_bytes: usize) -> Result<(), StorageError> {
-        let previous = self.active.seal(self.last)?;
+    /// Adds a record to the active segment, or to the next one where that is full.
+    fn stage_with(&mut self, staged: Staged, payload: [&[u8]; 2]) -> Result<u64, StorageError> {
+        let bytes = record_bytes(payload[0].len() + payload[1].len());
+        if !self.active.has_room_for(bytes) {
+            self.roll(bytes)?;
+        }
+        self.last_group = staged.group;
+        self.active.stage(staged, payload)
+    }
+
+    /// Ends the active segment, which is synced before the next one exists. That one has room for
+    /// records of `bytes`.
+    pub(super) fn roll(&mut self, bytes: u64) -> Outcome {
+        let previous = self.seal()?;
+        self.next_segment(previous, bytes, false)
+    }
+
+    /// Ends the active segment and makes it durable.
+    pub(super) fn seal(&mut self) -> Result<SealMark, StorageError> {
+        let last = self.last();
+        self.active.seal(self.last_group, last)
+    }
+
+    /// Goes on in a new segment behind the active one, which is sealed.
+    pub(super) fn next_segment(
+        &mut self,
+        previous: SealMark,
+        bytes: u64,
+        batch_end: bool,
+    ) -> Outcome {
         let beginning = Beginning {
             sequence: self.active.segment().sequence + 1,
             previous,
-            hard_state: self.hard_state,
-            start: self.start,
-            last: self.last,
-            batch_end: false,
+            groups: beginnings(&self.groups),
+            batch_end,
+            states: self.active.states(),
+            begins_anew: false,
         };
         self.sealed.push(SealedSegment {
             segment: Arc::clone(self.active.segment()),
             file_bytes: self.active.file_bytes(),
         });
-        self.active = self.factory.create(beginning, payload_bytes)?;
+        self.active = self.factory.create(&beginning, bytes)?;
         Ok(())
     }
+}
 
-    fn publish(&self, staged: Staged) {
-        let mut durable = self.shared.durable();
-        if let Some(hard_state) = staged.hard_state {
-            durable.hard_state = hard_state;
-        }
-        if let Some(from) = staged.truncate_from {
-            durable.index.truncate(from);
-        }
-        for (segment, entries) in staged.entries {
-            for placed in entries {
-                durable
-                    .index
-                    .push(&segment, placed)
-                    .expect("the batch was checked when it came in");
+impl GroupWriter {
+    fn advance(&mut self, last: LogId) {
+        self.last = last;
+        self.promises.log_reaches(last);
+    }
+}
+
+/// What a segment says of the groups when it begins.
+fn beginnings(groups: &BTreeMap<GroupId, GroupWriter>) -> Vec<GroupBeginning> {
+    groups
+        .iter()
+        .map(|(group, known)| GroupBeginning {
+            group: *group,
+            promises: known.promises,
+            start: known.start,
+            last: known.last,
+        })
+        .collect()
+}
+
+pub(super) fn record(kind: RecordKind, group: GroupId, id: LogId, batch_end: bool) -> Staged {
+    Staged {
+        kind,
+        group,
+        id,
+        batch_end,
+    }
+}
+
+fn publish(log: &GroupLog, effect: Effect) {
+    let mut durable = log.durable();
+    match effect {
+        Effect::Append {
+            promises,
+            truncate_from,
+            entries,
+        } => {
+            durable.promises = promises;
+            if let Some(from) = truncate_from {
+                durable.index.truncate(from);
             }
+            add(&mut durable.index, entries);
+        }
+        Effect::Compact(to) => durable.index.compact(to),
+        Effect::Reset(to, promises) => {
+            durable.promises = promises;
+            durable.index = LogIndex::starting_behind(to);
+        }
+    }
+}
+
+/// Adds entries that follow those of the index.
+pub(super) fn add(index: &mut LogIndex, entries: Placements) {
+    for (segment, entries) in entries {
+        for placed in entries {
+            index
+                .push(&segment, placed)
+                .expect("the batch was checked when it came in");
         }
     }
 }

@@ -5,18 +5,20 @@
 //! and their bytes are compared with the tables by code that shares nothing with the store.
 //!
 //! `v1` is a log of two segments. `v2/compacted` went on from the same changes, and lost its first
-//! segment; `v2/reset` lost all entries. `snapshot-v1` has a snapshot of either kind.
+//! segment; `v2/reset` lost all entries. `v3/groups` is of two groups, one of which was idle, so
+//! that its entries were moved; `v3/anew` was damaged and begun anew. `snapshot-v1` has a snapshot
+//! of either kind.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use raft_core::{
-    AppendBatch, ClusterId, Entry, EntryKind, HardState, Incarnation, Index, LogId, LogStore,
-    Member, MemberRole, Membership, NodeId, SnapshotDescriptor, SnapshotMeta, Term,
+    AppendBatch, ClusterId, Entry, EntryKind, GroupId, HardState, Incarnation, Index, LogId,
+    LogStore, Member, MemberRole, Membership, NodeId, SnapshotDescriptor, SnapshotMeta, Term,
 };
 use raft_storage::snapshot_file::{self, SnapshotHasher};
-use raft_storage::{WalLogStore, WalOptions};
+use raft_storage::{WalEngine, WalLogStore, WalOptions};
 
 use crate::conformance::{OWNER, ScratchDir, scratch_dir};
 
@@ -37,10 +39,14 @@ fn copy_files(from: &Path, to: &Path) {
     for file in fs::read_dir(from).unwrap() {
         let file = file.unwrap();
         let name = file.file_name();
-        if name != "lock" && name != "spare" {
+        if is_segment(&name) || name.to_string_lossy().ends_with(".snap") {
             fs::copy(file.path(), to.join(name)).unwrap();
         }
     }
+}
+
+fn is_segment(name: &std::ffi::OsStr) -> bool {
+    name.to_string_lossy().ends_with(".wal")
 }
 
 fn options() -> WalOptions {
@@ -121,30 +127,58 @@ fn id(term: u64, index: u64) -> LogId {
     LogId::new(Term(term), Index(index))
 }
 
+/// What the idle group of `v3/groups` holds.
+fn idle() -> AppendBatch {
+    AppendBatch {
+        hard_state: Some(HardState {
+            term: Term(2),
+            vote: Some(NodeId(9)),
+        }),
+        truncate_from: None,
+        entries: vec![entry(2, 1, ""), entry(2, 2, "idle")],
+    }
+}
+
+/// What the busy group of `v3/groups` has behind [`more`].
+fn busy() -> Vec<AppendBatch> {
+    let long = "busy ".repeat(500);
+    let batch = |index| AppendBatch {
+        entries: vec![entry(4, index, &long)],
+        ..AppendBatch::default()
+    };
+    (9..16).map(batch).collect()
+}
+
 #[tokio::test]
-#[ignore = "writes tests/golden/v2 anew; only for a new format version"]
+#[ignore = "writes tests/golden/v3 anew; only for a new format version"]
 async fn write_golden_logs() {
     let dir = scratch_dir();
-    let (mut store, _) = WalLogStore::open(dir.path(), OWNER, options()).unwrap();
+    let (engine, _) = WalEngine::open(dir.path(), OWNER, options()).unwrap();
+    let mut store = engine.group(GroupId(7)).unwrap();
+    write_batches(&mut store, vec![idle()]).await;
+    drop(store);
+    let mut store = engine.group(GroupId(0)).unwrap();
     write_batches(&mut store, batches()).await;
     store.compact(id(3, 2)).await.unwrap();
     write_batches(&mut store, more()).await;
-    store.compact(id(4, 4)).await.unwrap();
-    drop(store);
-    copy_files(dir.path(), &golden_dir("v2/compacted"));
+    write_batches(&mut store, busy()).await;
+    store.compact(id(4, 12)).await.unwrap();
+    drop((store, engine));
+    copy_files(dir.path(), &golden_dir("v3/groups"));
 
-    let dir = scratch_dir();
-    let (mut store, _) = WalLogStore::open(dir.path(), OWNER, options()).unwrap();
-    write_batches(&mut store, batches()).await;
-    store.reset(id(6, 40)).await.unwrap();
-    let entries = vec![entry(7, 41, "behind it")];
-    let batch = AppendBatch {
-        entries,
-        ..AppendBatch::default()
+    // The file has the bytes of an entry that is not the last one.
+    let first = dir.path().join(format!("{:020}.wal", 8));
+    let mut bytes = fs::read(&first).unwrap();
+    bytes[6_000] ^= 1;
+    fs::write(&first, bytes).unwrap();
+    let repair = WalOptions {
+        repair: true,
+        ..options()
     };
-    store.append(batch).await.unwrap();
-    drop(store);
-    copy_files(dir.path(), &golden_dir("v2/reset"));
+    let (engine, report) = WalEngine::open(dir.path(), OWNER, repair).unwrap();
+    assert!(report.repaired.is_some());
+    drop(engine);
+    copy_files(dir.path(), &golden_dir("v3/anew"));
 }
 
 #[tokio::test]
@@ -193,6 +227,44 @@ async fn the_logs_of_version_2_open() {
     let loaded = store.load().await.unwrap();
     assert_eq!((loaded.start, loaded.last), (id(6, 40), id(7, 41)));
     assert_eq!(loaded.hard_state.term, Term(4));
+}
+
+#[tokio::test]
+async fn the_logs_of_version_3_open() {
+    let dir = copy("v3/groups");
+    let (engine, report) = WalEngine::open(dir.path(), OWNER, options()).unwrap();
+    assert_eq!((report.cut, report.repaired), (None, None));
+    assert_eq!(engine.groups(), [GroupId(0), GroupId(7)]);
+    let mut store = engine.group(GroupId(7)).unwrap();
+    let loaded = store.load().await.unwrap();
+    assert_eq!(Some(loaded.hard_state), idle().hard_state);
+    let read = store.reader().read(Index(1)..Index(9), usize::MAX).await;
+    assert_eq!(read.unwrap(), idle().entries);
+    let mut store = engine.group(GroupId(0)).unwrap();
+    let loaded = store.load().await.unwrap();
+    assert_eq!((loaded.start, loaded.last), (id(4, 12), id(4, 15)));
+    assert_eq!(loaded.hard_state.term, Term(4));
+    let read = store.reader().read(Index(13)..Index(99), usize::MAX).await;
+    let mut expected = busy().split_off(4);
+    assert_eq!(
+        read.unwrap(),
+        expected
+            .iter_mut()
+            .flat_map(|b| b.entries.drain(..))
+            .collect::<Vec<_>>()
+    );
+
+    let dir = copy("v3/anew");
+    let (engine, report) = WalEngine::open(dir.path(), OWNER, options()).unwrap();
+    assert_eq!((report.cut, report.repaired), (None, None));
+    for (group, start, last, term) in [(0, id(4, 12), id(4, 15), 4), (7, LogId::ZERO, id(2, 2), 2)]
+    {
+        let mut store = engine.group(GroupId(group)).unwrap();
+        let loaded = store.load().await.unwrap();
+        assert_eq!((loaded.start, loaded.last), (start, start));
+        assert_eq!(loaded.refill_to, Some(last));
+        assert_eq!(loaded.hard_state.term, Term(term));
+    }
 }
 
 /// Two snapshots: one of the node's own, and one that it received.
@@ -284,7 +356,8 @@ fn records_by_the_table(file: &[u8]) -> Vec<FoundRecord> {
             u32_at(header, 4),
             crc32c::crc32c(&file[at + 48..at + 48 + length])
         );
-        assert!(header[13] <= 1 && header[14..24] == [0; 10]);
+        assert!(header[13] <= 1);
+        assert!(u32_at(file, 8) > 2 || header[14..24] == [0; 10]);
         assert!(u64_at(header, 40) <= at as u64);
         records.push((
             header[12],
@@ -299,6 +372,15 @@ fn records_by_the_table(file: &[u8]) -> Vec<FoundRecord> {
     records
 }
 
+/// Group and hard states so far, of each record.
+fn groups_by_the_table(file: &[u8], records: &[FoundRecord]) -> Vec<(u64, u16)> {
+    let fields = |at: usize| {
+        let states = u16::from_le_bytes(file[at + 14..at + 16].try_into().unwrap());
+        (u64_at(file, at + 16), states)
+    };
+    records.iter().map(|record| fields(record.3)).collect()
+}
+
 fn check_header_page(file: &[u8], version: u32, sequence: u64) {
     assert_eq!(&file[..8], b"FLOTWAL\n");
     assert_eq!(u32_at(file, 8), version);
@@ -309,8 +391,14 @@ fn check_header_page(file: &[u8], version: u32, sequence: u64) {
     assert_eq!(u64_at(file, 40), OWNER.incarnation.0);
     assert_eq!(u64_at(file, 48), sequence);
     assert_eq!(u64_at(file, 64), file.len() as u64);
-    let begun = if version == 1 { 72 } else { 72 + 48 };
+    let begun = match version {
+        1 => 72,
+        2 => 72 + 48,
+        _ if u32_at(file, 92) == 2 => 2 * (72 + 16 + 48),
+        _ => 2 * (72 + 48),
+    };
     assert_eq!(u64_at(file, 72), 4096 + begun);
+    assert!(file[96..4096].iter().all(|byte| *byte == 0));
 }
 
 fn segment(log: &str, version: u32, sequence: u64) -> (Vec<FoundRecord>, Vec<u8>) {
@@ -327,7 +415,7 @@ fn ids(records: &[FoundRecord]) -> Vec<(u8, u64, u64)> {
 fn check_chain(before: &[FoundRecord], behind: &[u8]) {
     let seal = before.last().unwrap();
     assert_eq!(u64_at(behind, 80), seal.3 as u64);
-    assert_eq!(u64_at(behind, 88), u64::from(seal.4));
+    assert_eq!(u32_at(behind, 88), seal.4);
 }
 
 #[test]
@@ -384,6 +472,48 @@ fn the_byte_tables_are_true_of_version_2() {
         (5, 41, 7),
     ];
     assert_eq!(ids(&records), expected);
+}
+
+#[test]
+fn the_byte_tables_are_true_of_version_3() {
+    let files = [8, 9, 10].map(|sequence| segment("v3/groups", 3, sequence));
+    let begins = |last| [(2, last, 4), (6, 2, 3), (2, 2, 2), (6, 0, 0)];
+    let expected = [
+        [(1, 13, 4), (4, 13, 4)].to_vec(),
+        [(1, 14, 4), (4, 14, 4)].to_vec(),
+        [(1, 15, 4), (6, 12, 4), (8, 1, 2), (8, 2, 2), (5, 2, 2)].to_vec(),
+    ];
+    for (((records, file), behind), last) in files.iter().zip(&expected).zip(12..) {
+        let found = ids(records);
+        assert_eq!(found[..4], begins(last));
+        assert_eq!(found[4..], behind[..]);
+        // Two more hard states, each with the start of its group, then what is group 0's.
+        let states = u16::try_from(2 * last - 8).unwrap();
+        let groups = groups_by_the_table(file, records);
+        let begun = [(0, states), (0, states), (7, states + 1), (7, states + 1)];
+        assert_eq!(groups[..4], begun);
+        let group = |kind: u8| if matches!(kind, 8 | 5) { 7 } else { 0 };
+        let expected: Vec<_> = behind.iter().map(|r| (group(r.0), states + 1)).collect();
+        assert_eq!(groups[4..], expected);
+    }
+    check_chain(&files[0].0, &files[1].1);
+    check_chain(&files[1].0, &files[2].1);
+    assert!(files.iter().all(|(_, file)| u32_at(file, 92) == 0));
+
+    let (records, file) = segment("v3/anew", 3, 11);
+    assert_eq!(
+        ids(&records),
+        [(2, 12, 4), (6, 12, 4), (2, 0, 0), (6, 0, 0)]
+    );
+    assert_eq!(
+        groups_by_the_table(&file, &records),
+        [(0, 1), (0, 1), (7, 2), (7, 2)]
+    );
+    assert_eq!((u64_at(&file, 80), u32_at(&file, 92)), (0, 2));
+    // Term, candidate, whether there is one; then the mark.
+    let promises = &file[records[2].3 + 48..][..40];
+    let fields: Vec<_> = (0..5).map(|n| u64_at(promises, 8 * n)).collect();
+    assert_eq!(fields, [2, 9, 1, 2, 2]);
 }
 
 #[test]

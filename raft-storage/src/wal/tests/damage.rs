@@ -38,7 +38,7 @@ fn compacted_changes() -> Vec<Change> {
     vec![
         vote(1, 4),
         entries(1, 1, &[3, 700, 1_300]),
-        entries(1, 4, &[1_600, 40, 50]),
+        entries(1, 4, &[1_700, 40, 50]),
         Change::Compact(id(1, 4)),
         Change::Append(AppendBatch {
             truncate_from: Some(6.into()),
@@ -228,11 +228,15 @@ fn a_file_of_any_other_length_is_refused() {
 
 #[test]
 fn the_first_record_of_a_segment_needs_no_other_witness() {
-    let dir = scratch_dir();
+    // Behind a segment that is full another one is begun.
+    let mut image = sample().image;
+    let name = &two_names()[1];
+    image.remove(name);
+    let dir = write_dir(&image);
     drop(open(dir.path()).unwrap());
     let image = read_dir(dir.path());
-    let name = &two_names()[0];
-    let end = end_of_data(&image[name]);
+    let end = HEADER_BYTES + 72 + 48;
+    assert!(end_of_data(&image[name]) <= end);
     for position in HEADER_BYTES..end {
         let mut image = image.clone();
         image.get_mut(name).unwrap()[position] ^= 1;
@@ -294,7 +298,7 @@ fn torn_tails_that_are_kept_aside_are_bounded_in_number() {
 fn damage_in_the_middle_names_the_place_and_changes_nothing() {
     let sample = sample();
     let [first, last] = two_names();
-    for (name, offset) in [(&first, HEADER_BYTES + 120), (&last, HEADER_BYTES + 120)] {
+    for (name, offset) in [(&first, HEADER_BYTES + 160), (&last, HEADER_BYTES + 120)] {
         let mut image = sample.image.clone();
         let bytes = image.get_mut(name).unwrap();
         bytes[offset + 50] ^= 1;
@@ -341,13 +345,13 @@ fn another_owner_and_a_newer_version_are_refused() {
         );
     }
     let mut newer = sample.image.clone();
-    newer.get_mut(&two_names()[0]).unwrap()[8] = 3;
+    newer.get_mut(&two_names()[0]).unwrap()[8] = 4;
     let refused = recover(&newer).unwrap_err();
     assert!(
         matches!(&refused, StorageError::Foreign { .. }),
         "{refused}"
     );
-    assert!(refused.to_string().contains("version 3"), "{refused}");
+    assert!(refused.to_string().contains("version 4"), "{refused}");
     assert_eq!(read_dir(dir.path()), sample.image);
 }
 
@@ -440,9 +444,9 @@ fn the_report_counts_what_is_there() {
     let (store, report) = open(dir.path()).unwrap();
     let data: usize = sample.image.values().map(|bytes| end_of_data(bytes)).sum();
     assert_eq!((report.segments, report.bytes), (2, data as u64));
-    // 8 entries of which one was truncated, 1 truncation, 2 votes, 1 seal, and what segments begin
-    // with.
-    assert_eq!(report.records, 16);
+    // 8 entries of which one was truncated, 1 truncation, 2 votes, 1 seal, and what the second
+    // segment begins with.
+    assert_eq!(report.records, 14);
     let files: usize = sample.image.values().map(Vec::len).sum();
     assert_eq!(store.reader().usage().disk_bytes, files as u64);
 }

@@ -4,7 +4,9 @@
 mod compaction;
 mod damage;
 mod failures;
+mod groups;
 mod power_cuts;
+mod repair;
 mod witness;
 
 use std::fs;
@@ -226,6 +228,7 @@ fn options(probe: Option<&Arc<Probe>>) -> WalOptions {
     WalOptions {
         segment_bytes: WalOptions::SEGMENT_BYTES_MIN,
         witness_after: None,
+        repair: false,
         disk: probe::disk(probe),
         ..WalOptions::default()
     }
