@@ -21,6 +21,13 @@ pub enum ProposeError {
         /// The limit.
         limit: usize,
     },
+    /// The disk of this node, or of so many that no majority is left, has no room for commands.
+    /// The proposal was not applied. Ends by itself when there is room again.
+    #[error(
+        "the disk of node {0} is short of room, nothing was applied; make room there, reads and \
+         changes of members go on meanwhile"
+    )]
+    NoRoom(NodeId),
     /// Leadership is being handed over. The proposal was not applied; try the new leader.
     #[error("leadership is being handed to node {0}")]
     Transferring(NodeId),
@@ -149,6 +156,9 @@ pub enum TransferError {
     /// It has not been heard for a while.
     #[error("node {0} does not answer")]
     Unreachable(NodeId),
+    /// Its disk lost entries; it cannot lead before it has them again.
+    #[error("node {0} is being refilled, because its log was damaged")]
+    Refilling(NodeId),
     /// One at a time.
     #[error("leadership is being handed to node {0} already")]
     InProgress(NodeId),

@@ -44,6 +44,9 @@ pub enum Message {
     Append(Append),
     /// The answer to [`Message::Append`]; leaves after what it acknowledges is durable.
     AppendReply(AppendReply),
+    /// An [`Message::AppendReply`] of a node that lost entries which it may have acknowledged, and
+    /// has not got all of them again: it tells how far to send, and counts for nothing.
+    RefillReply(AppendReply),
     /// "I lead, this much is committed." Carries no log, so it never waits for a disk.
     Heartbeat(Heartbeat),
     /// The answer to [`Message::Heartbeat`].
@@ -136,6 +139,12 @@ pub enum AppendReply {
         /// that is higher); never derived from what else the log holds.
         matched: Index,
     },
+    /// As `Accepted`; but the receiver's disk is short of room, and it takes no more commands for
+    /// now, however often they are sent.
+    NoRoom {
+        /// As in `Accepted`.
+        matched: Index,
+    },
     /// The entry at `base` is missing or another one.
     Rejected {
         /// The base of the append that is answered.
@@ -177,6 +186,9 @@ pub struct Heartbeat {
 pub struct HeartbeatReply {
     /// The round of the heartbeat that is answered.
     pub round: u64,
+    /// The sender lost entries that it may have acknowledged, and has not got all of them again.
+    /// The answer says that it lives, and confirms nothing.
+    pub is_refilling: bool,
 }
 
 impl Message {
@@ -190,6 +202,7 @@ impl Message {
             Self::VoteReply(_) => "vote-reply",
             Self::Append(_) => "append",
             Self::AppendReply(_) => "append-reply",
+            Self::RefillReply(_) => "refill-reply",
             Self::Heartbeat(_) => "heartbeat",
             Self::HeartbeatReply(_) => "heartbeat-reply",
             Self::Snapshot(_) => "snapshot",

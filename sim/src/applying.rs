@@ -100,7 +100,8 @@ impl World {
                 return Ok(());
             }
         }
-        require(from == node.applier.applied.next(), 31, || {
+        let is_again = node.applier.is_ahead() && from <= node.applier.applied;
+        require(is_again || from == node.applier.applied.next(), 31, || {
             format!(
                 "n{id} applied {} and goes on at {from}",
                 node.applier.applied
@@ -118,6 +119,11 @@ impl World {
         require(reaches, 31, || {
             format!("n{id} applies {from} to {to} with gaps")
         })?;
+        if is_again {
+            // The machine kept what the log had lost.
+            let applied = self.node(id).applier.applied;
+            all.retain(|entry| entry.index() > applied);
+        }
         let mut waiters = waiters.into_iter().peekable();
         let mut rest = &all[..];
         while let Some(first) = rest.first() {

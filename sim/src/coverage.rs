@@ -154,6 +154,8 @@ marks! {
     LeaderRemoved = "a leader was removed",
     /// A leader changed while two majorities were needed.
     LeaderChangedInJoint = "a leader was elected in a joint membership",
+    /// Nobody has to talk to it any more, and somebody did.
+    RemovedHeard = "a follower heard that it was removed",
     /// Leadership was handed over.
     Transferred = "leadership was handed over",
     /// A lease answered a read.
@@ -162,6 +164,22 @@ marks! {
     FollowerRead = "a follower answered a read",
     /// A leader with a bad disk gave up.
     LeaderStalled = "a leader gave up because its disk stalled",
+    /// Synced entries were lost.
+    DiskDamaged = "a disk lost synced entries",
+    /// A machine kept what its log lost.
+    MachineAhead = "a state machine was ahead of its damaged log",
+    /// Its vote could have elected somebody without what it had acknowledged.
+    RefillVoteAsked = "a node that lacks entries was asked for its vote",
+    /// What was acknowledged is not there any more.
+    MatchForgotten = "a leader forgot what a damaged follower had acknowledged",
+    /// It had been sent before the damage.
+    LateAckOfLost = "an acknowledgement of entries arrived that were lost since",
+    /// All is there again.
+    Refilled = "a damaged log was whole again",
+    /// A command was left out.
+    FollowerShort = "a follower had no room for a command",
+    /// A command was not taken.
+    LeaderShort = "a proposal was refused for lack of room",
     /// An append to a follower was behind the window.
     UnreachableReported = "a sender was told that a message was lost",
 }

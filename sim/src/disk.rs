@@ -17,6 +17,11 @@ pub struct Disk {
     /// The entry before the first one: a snapshot stands for it and for all before it.
     start: LogId,
     entries: Vec<Entry>,
+    /// Synced entries were lost: what the log has to reach before the node counts again.
+    refill_to: Option<LogId>,
+    /// Those entries. By voting for nobody the node sees to it that nobody is elected without
+    /// those of them that are committed.
+    vouched: Vec<LogId>,
     /// Given to the disk, in order, and not finished.
     under_way: Vec<Write>,
     /// Waiting for the disk.
@@ -102,7 +107,49 @@ impl Disk {
     /// What a node that starts is told.
     #[must_use]
     pub fn load(&self) -> LoadedLog {
-        LoadedLog::of_entries(self.hard_state, self.start, &self.entries)
+        LoadedLog {
+            refill_to: self.refill_to,
+            ..LoadedLog::of_entries(self.hard_state, self.start, &self.entries)
+        }
+    }
+
+    /// The last `count` entries are damaged, though they were synced. Term and vote are intact.
+    pub fn damage(&mut self, count: usize) {
+        let kept = self.entries.len().saturating_sub(count);
+        self.refill_to = self.refill_to.max(Some(self.last()));
+        let lost = self.entries.drain(kept..);
+        self.vouched.extend(lost.map(|entry| entry.id()));
+    }
+
+    /// How many entries are behind the beginning of the log.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether lost entries are not all there again.
+    #[must_use]
+    pub fn is_refilling(&self) -> bool {
+        self.refill_to.is_some()
+    }
+
+    /// Whether this entry was lost, and its node votes for nobody until it has it again.
+    #[must_use]
+    pub fn vouches_for(&self, id: LogId) -> bool {
+        self.vouched.contains(&id)
+    }
+
+    /// Whether an entry at this index was lost, as in [`Disk::vouches_for`].
+    #[must_use]
+    pub fn vouches_at(&self, index: Index) -> bool {
+        self.vouched.iter().any(|lost| lost.index == index)
+    }
+
+    fn look_whether_whole(&mut self) {
+        if self.refill_to.is_some_and(|to| self.last() >= to) {
+            self.refill_to = None;
+            self.vouched.clear();
+        }
     }
 
     /// Takes a write into the queue.
@@ -230,6 +277,7 @@ impl Disk {
             );
             self.entries.push(entry.clone());
         }
+        self.look_whether_whole();
         removed
     }
 
@@ -247,6 +295,7 @@ impl Disk {
                 let removed = self.last().index > to.index;
                 self.entries.clear();
                 self.start = to;
+                self.look_whether_whole();
                 removed
             }
         }
@@ -359,6 +408,22 @@ mod tests {
         let wreck = disk.crash(false, &mut Prng::new(1, "test"));
         assert_eq!((wreck.lost, wreck.lost_hard_state), (1, true));
         assert_eq!(disk.last(), LogId::new(Term(1), Index(3)));
+    }
+
+    #[test]
+    fn damage_is_remembered_until_the_log_is_as_new_as_what_was_lost() {
+        let mut disk = filled();
+        disk.damage(2);
+        let lost = LogId::new(Term(1), Index(3));
+        assert_eq!(disk.last(), LogId::new(Term(1), Index(1)));
+        assert_eq!(disk.load().refill_to, Some(lost));
+        assert!(disk.vouches_for(lost) && disk.vouches_at(Index(2)) && !disk.vouches_at(Index(1)));
+        disk.finish(&write(2, None, None, &[(1, 2)]));
+        disk.damage(1);
+        assert_eq!(disk.load().refill_to, Some(lost), "damaged again");
+        disk.finish(&write(3, None, None, &[(2, 2)]));
+        assert!(!disk.is_refilling(), "an entry of a later term");
+        assert!(!disk.vouches_for(lost));
     }
 
     #[test]

@@ -151,7 +151,9 @@ impl World {
         let at = match placed {
             Err(error) => {
                 let is_busy = matches!(error, ProposeError::Busy { .. });
+                let is_short = matches!(error, ProposeError::NoRoom(_));
                 self.coverage.count_if(is_busy, Mark::Busy);
+                self.coverage.count_if(is_short, Mark::LeaderShort);
                 self.answer(id, origin, Answer::NotProposed(error));
                 return;
             }

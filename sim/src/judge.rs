@@ -24,7 +24,10 @@ impl World {
         !members.is_joint()
             && state.commit == last
             && last > Index(0)
-            && running.all(|node| node.applier.applied == last && node.state.last.index == last)
+            && running.all(|node| {
+                let is_whole = !node.disk.is_refilling() && node.state.refilling.is_none();
+                is_whole && node.applier.applied == last && node.state.last.index == last
+            })
     }
 
     /// Compares all machines that have applied the same.

@@ -84,6 +84,7 @@ fn is_reply(message: &Message) -> bool {
         Message::PreVoteReply(_)
         | Message::VoteReply(_)
         | Message::AppendReply(_)
+        | Message::RefillReply(_)
         | Message::HeartbeatReply(_)
         | Message::ReadIndexReply(_) => true,
         Message::PreVote(_)
@@ -263,7 +264,7 @@ impl Network {
     fn remember(&mut self, envelope: &Envelope) {
         if self.keeps_past {
             let past = match envelope.message {
-                Message::AppendReply(_) => &mut self.past_acks,
+                Message::AppendReply(_) | Message::RefillReply(_) => &mut self.past_acks,
                 _ => &mut self.past,
             };
             keep_some(past, envelope, &mut self.prng);

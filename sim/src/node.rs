@@ -228,6 +228,8 @@ pub struct Applier {
     pub image: Option<Box<dyn Machine>>,
     /// The last entry that was applied in this life.
     pub applied: Index,
+    /// What the machine had applied at the start of this life, where the log lost that.
+    pub ahead: Index,
     /// What waits, in order.
     pub queue: VecDeque<Work>,
     /// Whether an event is planned that works on the queue.
@@ -281,6 +283,19 @@ pub struct Node {
     pub stalled_until: Microseconds,
     /// The next write fails.
     pub disk_fails: bool,
+    /// The disk has no room for commands until then.
+    pub short_until: Microseconds,
+    /// Whether the protocol was told that there is no room.
+    pub is_short: bool,
+}
+
+impl Applier {
+    /// Whether the machine was ahead of its log when it started, and is not handed anything new
+    /// yet.
+    #[must_use]
+    pub fn is_ahead(&self) -> bool {
+        self.ahead > Index(0) && self.applied <= self.ahead
+    }
 }
 
 impl Node {
@@ -312,6 +327,7 @@ impl Node {
                 machine,
                 image: None,
                 applied: Index(0),
+                ahead: Index(0),
                 queue: VecDeque::new(),
                 is_planned: false,
                 reads: BTreeMap::new(),
@@ -321,6 +337,8 @@ impl Node {
             clock_stops_until: 0,
             stalled_until: 0,
             disk_fails: false,
+            short_until: 0,
+            is_short: false,
         }
     }
 
@@ -335,6 +353,7 @@ impl Node {
         self.clock_stops_until = 0;
         self.stalled_until = 0;
         self.disk_fails = false;
+        self.is_short = false;
         self.waiters = Waiters {
             handed_over: applied,
             ..Waiters::default()
@@ -343,6 +362,11 @@ impl Node {
             machine,
             image: self.applier.image.take(),
             applied,
+            ahead: if applied > self.disk.last().index {
+                applied
+            } else {
+                Index(0)
+            },
             queue: VecDeque::new(),
             is_planned: false,
             reads: BTreeMap::new(),

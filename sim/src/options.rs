@@ -41,6 +41,10 @@ pub enum Family {
     Reconfigure,
     /// Leadership is handed over.
     Transfer,
+    /// Disks lose synced entries.
+    Damage,
+    /// Disks are short of room.
+    Short,
 }
 
 impl Family {
@@ -62,6 +66,9 @@ impl Family {
         Self::Transfer,
     ];
 
+    /// Those that came later are drawn by themselves, so that each seed has what it had before.
+    const LATER: &'static [Self] = &[Self::Damage, Self::Short];
+
     /// How often it strikes at the most and at the least: mean distance in longest election
     /// deadlines.
     fn distances(self) -> (u64, u64) {
@@ -78,6 +85,8 @@ impl Family {
             Self::Wipe => (20, 80),
             Self::Reconfigure => (1, 8),
             Self::Transfer => (3, 20),
+            Self::Damage => (4, 30),
+            Self::Short => (6, 30),
         }
     }
 }
@@ -205,6 +214,14 @@ impl Options {
                 350
             };
             if prng.chance(drawn) {
+                faults.push((*family, mean));
+            }
+        }
+        let mut later = Prng::new(seed, "later faults");
+        for family in Family::LATER {
+            let (low, high) = family.distances();
+            let mean = later.between(low * election, high * election).max(1);
+            if later.chance(250) {
                 faults.push((*family, mean));
             }
         }
@@ -445,7 +462,7 @@ mod tests {
         for nodes in 1..=7 {
             assert!(drawn.iter().any(|o| o.nodes == nodes), "{nodes} nodes");
         }
-        for family in Family::ALL {
+        for family in Family::ALL.iter().chain(Family::LATER) {
             let with = drawn.iter().filter(|o| o.has(*family)).count();
             assert!((20..280).contains(&with), "{family:?} in {with} of 300");
         }

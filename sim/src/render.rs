@@ -34,6 +34,8 @@ pub(crate) fn input(input: &Input) -> String {
             format!("the snapshot for n{to} {end}")
         }
         Input::Clock(nanoseconds) => format!("clock {nanoseconds}"),
+        Input::Room { is_short: true } => "the disk is short of room".to_owned(),
+        Input::Room { is_short: false } => "the disk has room again".to_owned(),
     }
 }
 
@@ -51,17 +53,25 @@ fn message(message: &Message) -> String {
                 append.base, append.commit
             )
         }
-        Message::AppendReply(AppendReply::Accepted { matched }) => format!("accepted {matched}"),
-        Message::AppendReply(AppendReply::Rejected {
+        Message::AppendReply(reply) => append_reply(reply),
+        Message::RefillReply(reply) => format!("{}, refilling", append_reply(reply)),
+        Message::Snapshot(descriptor) => descriptor.to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn append_reply(reply: &AppendReply) -> String {
+    match reply {
+        AppendReply::Accepted { matched } => format!("accepted {matched}"),
+        AppendReply::NoRoom { matched } => format!("no room behind {matched}"),
+        AppendReply::Rejected {
             base,
             conflict,
             last,
-        }) => format!(
+        } => format!(
             "rejected base {base}, conflict {}@{}..{}, last {last}",
             conflict.first, conflict.term, conflict.last
         ),
-        Message::Snapshot(descriptor) => descriptor.to_string(),
-        other => format!("{other:?}"),
     }
 }
 

@@ -26,6 +26,11 @@ impl World {
                 )
             });
         };
+        if node.applier.is_ahead() && meta.last.index <= node.applier.applied {
+            // The machine kept what the log had lost.
+            self.put(id, Input::Applied(meta.last.index));
+            return Ok(());
+        }
         require(node.applier.applied < meta.last.index, 43, || {
             format!(
                 "n{id} applied {} and goes back to {}",

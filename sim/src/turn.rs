@@ -1,16 +1,17 @@
 //! What reaches a node, and its turns: everything that waits is stepped, then the effects are taken
 //! once, as the driver of a real node does.
 
+use raft_core::message::AppendReply;
 use raft_core::protocol::{
     ChangeTicket, Effects, Input, LogStart, Proposal, ProposalTicket, ReadTicket, State,
     TransferTicket,
 };
-use raft_core::{Envelope, Message, NodeId, ReadPolicy, Refusal, Role};
+use raft_core::{Envelope, Index, Message, NodeId, ReadPolicy, Refusal, Role};
 
 use crate::coverage::Mark;
 use crate::event::{Copy, Event};
 use crate::network::Fate;
-use crate::node::{Ask, INBOX_MESSAGES_MAX, Origin};
+use crate::node::{Ask, INBOX_MESSAGES_MAX, Node, Origin};
 use crate::queue::Microseconds;
 use crate::render;
 use crate::violation::{Violation, require};
@@ -44,6 +45,12 @@ impl World {
         let now = self.now;
         let node = self.node(id);
         let tick = node.tick;
+        let is_short = node.short_until > now;
+        if node.is_short != is_short {
+            self.node_mut(id).is_short = is_short;
+            self.put(id, Input::Room { is_short });
+        }
+        let node = self.node(id);
         let is_paused = node.paused_until.max(node.clock_stops_until) > now;
         if !is_paused {
             self.put(id, Input::Tick);
@@ -69,6 +76,7 @@ impl World {
         self.coverage.count_if(is_old, Mark::OldTermMessage);
         self.coverage.count_if(is_old_reply, Mark::OldTermReply);
         self.diagram_message(&envelope, sent, history::Fate::Delivered(self.now));
+        self.cover_refill(&envelope);
         match copy {
             Copy::Original => {}
             Copy::Duplicate => self.coverage.count(Mark::Duplicated),
@@ -79,6 +87,25 @@ impl World {
         if hands_over {
             self.disturb_handover(from);
         }
+    }
+
+    fn cover_refill(&mut self, envelope: &Envelope) {
+        let (from, to) = (self.node(envelope.from), self.node(envelope.to));
+        let asks = matches!(envelope.message, Message::PreVote(_) | Message::Vote(_));
+        let is_asked = asks && to.disk.is_refilling();
+        let counts = |matched| to.leads() && from.disk.vouches_at(matched);
+        let is_late = match &envelope.message {
+            Message::AppendReply(AppendReply::Accepted { matched }) => counts(*matched),
+            _ => false,
+        };
+        let no_room = matches!(
+            envelope.message,
+            Message::AppendReply(AppendReply::NoRoom { .. })
+                | Message::RefillReply(AppendReply::NoRoom { .. })
+        );
+        self.coverage.count_if(is_asked, Mark::RefillVoteAsked);
+        self.coverage.count_if(is_late, Mark::LateAckOfLost);
+        self.coverage.count_if(no_room, Mark::FollowerShort);
     }
 
     /// Puts a message on its way.
@@ -199,8 +226,19 @@ impl World {
                 self.checks.reads.begin(*ticket, committed);
             }
         }
+        let refilling = refilling_member(&input, self.node(id));
         let raft = self.node_mut(id).raft.as_mut();
-        raft.expect("a running node has a protocol").step(input);
+        let raft = raft.expect("a running node has a protocol");
+        raft.step(input);
+        let Some(from) = refilling else {
+            return;
+        };
+        let state = raft.state();
+        let counted = state.matched.iter().find(|(peer, _)| *peer == from);
+        let counts = counted.is_some_and(|(_, matched)| *matched > Index(0));
+        self.note_violation(require(!counts, 46, || {
+            format!("n{id} heard that n{from} lost entries, and counts {counted:?}")
+        }));
     }
 
     /// Takes the effects of a turn and hands them to their executors, unless the power goes first.
@@ -255,6 +293,22 @@ impl World {
         let leases = after.counters.lease_reads > before.counters.lease_reads;
         let stalls = after.counters.stalled > before.counters.stalled;
         let follows = after.role == Role::Follower && !effects.reads_ready.is_empty();
+        let whole = before.refilling.is_some() && after.refilling.is_none();
+        let same_term = before.hard_state.term == after.hard_state.term;
+        let forgot = same_term
+            && before.role == Role::Leader
+            && after.role == Role::Leader
+            && before.membership == after.membership
+            && before
+                .matched
+                .iter()
+                .any(|(id, held)| *held > Index(0) && after.matched.contains(&(*id, Index(0))));
+        let id = self.nodes[position].id;
+        let was_member = before.role != Role::Leader && before.membership.get(id).is_some();
+        let removed = was_member && after.membership.get(id).is_none();
+        self.coverage.count_if(removed, Mark::RemovedHeard);
+        self.coverage.count_if(whole, Mark::Refilled);
+        self.coverage.count_if(forgot, Mark::MatchForgotten);
         let back = after.membership_index < before.membership_index;
         let left = before.role == Role::Leader
             && after.role != Role::Leader
@@ -323,6 +377,22 @@ impl World {
     }
 }
 
+/// Who says, to a leader that still leads, that it lost entries.
+fn refilling_member(input: &Input, node: &Node) -> Option<NodeId> {
+    let Input::Message(envelope) = input else {
+        return None;
+    };
+    let says_so = match &envelope.message {
+        Message::RefillReply(_) => true,
+        Message::HeartbeatReply(reply) => reply.is_refilling,
+        _ => false,
+    };
+    let is_heard = node.leads() && envelope.term == node.state.hard_state.term;
+    let member = node.state.membership.get(envelope.from);
+    let is_member = member.is_some_and(|m| m.incarnation == envelope.from_incarnation);
+    (says_so && is_heard && is_member).then_some(envelope.from)
+}
+
 /// A number that tells inputs apart.
 fn digest(input: &Input) -> u64 {
     match input {
@@ -345,5 +415,6 @@ fn digest(input: &Input) -> u64 {
             12 + (to.0 << 8) + (u64::from(*is_delivered) << 16)
         }
         Input::Clock(nanoseconds) => 13 + (nanoseconds << 8),
+        Input::Room { is_short } => 14 + (u64::from(*is_short) << 8),
     }
 }

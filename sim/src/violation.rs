@@ -86,6 +86,14 @@ pub const INVARIANTS: &[(u32, &str)] = &[
         44,
         "A snapshot carries the membership that the log up to its end says.",
     ),
+    (
+        45,
+        "Who lost entries that it may have acknowledged is in no quorum until it has them again.",
+    ),
+    (
+        46,
+        "A leader that hears from such a node counts nothing of it.",
+    ),
 ];
 
 /// An invariant does not hold.

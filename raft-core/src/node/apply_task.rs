@@ -59,6 +59,9 @@ pub(crate) struct ApplyTask {
     links: ApplyLinks,
     /// The last entry applied, and the membership as of it.
     applied: SnapshotMeta,
+    /// What the machine had applied when the node started. Behind that it is given nothing: its log
+    /// may have lost entries that it kept.
+    kept: Index,
     /// What was to be applied is gone, because a snapshot replaces the log. Nothing is applied
     /// until that is restored.
     is_void: bool,
@@ -81,16 +84,18 @@ pub(crate) struct ApplyLinks {
 }
 
 impl ApplyTask {
-    /// A task for a machine whose state is that of `applied`.
+    /// A task for a machine whose state is that of `applied`, or of a later entry, which is `kept`
+    /// then.
     pub(crate) fn new(
         machine: Machine,
-        applied: SnapshotMeta,
+        (applied, kept): (SnapshotMeta, Index),
         reader: Arc<dyn LogReader>,
         shelf: Arc<Shelf>,
         links: ApplyLinks,
     ) -> Self {
         Self {
             applied,
+            kept,
             machine,
             reader,
             shelf,
@@ -203,12 +208,12 @@ impl ApplyTask {
         let Some(last) = page.last() else {
             return Ok(());
         };
-        let replies = self.machine.apply(page.commands()).await?;
+        let replies = self.machine.apply(page.commands_behind(self.kept)).await?;
         self.applied.last = last;
         if let Some(membership) = page.membership()? {
             self.applied.membership = membership;
         }
-        page.answer(replies, &mut self.waiters);
+        page.answer(self.kept, replies, &mut self.waiters);
         self.report_applied().await;
         Ok(())
     }
@@ -227,12 +232,14 @@ impl ApplyTask {
             meta.last.index >= self.applied.last.index,
             "a snapshot never takes the state back"
         );
-        let content = self.shelf.open(meta.last).await;
-        let content = content.map_err(StopReason::Storage)?;
-        tracing::info!(last = %meta.last, "the state is restored from a snapshot");
-        let stop = self.links.stop.clone();
-        self.machine.restore(content, stop).await?;
-        self.links.metrics.snapshots_installed.increment();
+        if meta.last.index > self.kept {
+            let content = self.shelf.open(meta.last).await;
+            let content = content.map_err(StopReason::Storage)?;
+            tracing::info!(last = %meta.last, "the state is restored from a snapshot");
+            let stop = self.links.stop.clone();
+            self.machine.restore(content, stop).await?;
+            self.links.metrics.snapshots_installed.increment();
+        }
         let waits = |(id, _): &mut PlacedWaiter| id.index <= meta.last.index;
         while let Some((_, waiter)) = self.waiters.pop_front_if(waits) {
             // Whether its entry is part of the snapshot, and what the reply was, nobody can say.
@@ -440,7 +447,13 @@ mod tests {
         let shared = Arc::clone(&reader) as Arc<dyn LogReader>;
         let machine = Machine::new(Box::new(machine), Arc::clone(&links.metrics));
         let shelf = Arc::new(Shelf::new(Arc::new(crate::snapshot::NoSnapshots)));
-        let task = ApplyTask::new(machine, SnapshotMeta::default(), shared, shelf, links);
+        let task = ApplyTask::new(
+            machine,
+            (SnapshotMeta::default(), Index(0)),
+            shared,
+            shelf,
+            links,
+        );
         Bench {
             items,
             events,

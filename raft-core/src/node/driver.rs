@@ -32,6 +32,9 @@ const LOG_BACKLOG_WRITES_MAX: u64 = 4096;
 /// Ticks between two searches for waiters whose clients went away.
 const SWEEP_TICKS: u64 = 100;
 
+/// Ticks between two reminders that the log is not whole and nobody leads.
+const REMIND_TICKS: u64 = 3000;
+
 /// Where everything that wakes the driver arrives.
 pub(crate) struct Inbox {
     pub(crate) events: mpsc::Receiver<Event>,
@@ -47,6 +50,8 @@ pub(crate) struct Driver {
     ticks: u64,
     /// Inputs stepped since the effects were taken.
     stepped: usize,
+    /// Whether it was published that entries are missing.
+    is_refilling: bool,
 }
 
 /// What joins the driver to the other tasks, and how it measures time.
@@ -87,6 +92,7 @@ impl Driver {
             executors,
             ticks: 0,
             stepped: 0,
+            is_refilling: false,
         };
         driver.execute();
         driver.publish();
@@ -193,6 +199,7 @@ impl Driver {
                 self.executors.applied(index);
                 self.step(Input::Applied(index));
             }
+            Event::Room(is_short) => self.handle_room(is_short),
             Event::Loaded(loaded) => self.step(Input::Loaded(loaded)),
             Event::Unreachable(peer) => self.step(Input::Unreachable(peer)),
             Event::NotLoaded { load, error } => return self.handle_not_loaded(load, error),
@@ -242,11 +249,23 @@ impl Driver {
             || self.links.metrics.log_backlog_bytes.value() > bytes_max
     }
 
+    fn handle_room(&mut self, is_short: bool) {
+        if is_short {
+            tracing::warn!("the disk is short of room: no proposals are taken until that ends");
+        } else {
+            tracing::info!("the disk has room again");
+        }
+        self.step(Input::Room { is_short });
+    }
+
     fn handle_tick(&mut self) {
         self.ticks += 1;
         self.links.peers.allow_reports();
         if self.ticks.is_multiple_of(SWEEP_TICKS) {
             self.executors.sweep();
+        }
+        if self.ticks.is_multiple_of(REMIND_TICKS) {
+            self.remind();
         }
         self.step(Input::Tick);
     }
@@ -307,7 +326,25 @@ impl Driver {
         }
     }
 
-    fn publish(&self) {
-        self.links.status.publish(self.raft.state());
+    fn publish(&mut self) {
+        let state = self.raft.state();
+        if self.is_refilling && state.refilling.is_none() {
+            tracing::info!(last = %state.last, "the log is whole again: this node votes");
+        }
+        self.is_refilling = state.refilling.is_some();
+        self.links.status.publish(state);
+    }
+
+    /// A log that is not whole, and nobody who could refill it: that does not end by itself.
+    fn remind(&self) {
+        let state = self.raft.state();
+        if let (Some(to), None) = (state.refilling, state.leader) {
+            tracing::error!(
+                last = %state.last,
+                %to,
+                "the log lost entries and nobody leads who could refill it; where no majority of \
+                 the voters is whole nobody will, see docs/operations.md"
+            );
+        }
     }
 }

@@ -14,6 +14,8 @@ pub(crate) const EVENTS_MAX: usize = 1024;
 pub(crate) enum Event {
     /// The log task: a group of writes is durable; this is the last of them.
     Persisted(Persisted),
+    /// The log task: whether the disk is short of room, where that changed.
+    Room(bool),
     /// The apply task: everything up to here is applied.
     Applied(Index),
     /// The loader: old entries for a follower.

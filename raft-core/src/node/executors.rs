@@ -250,6 +250,9 @@ impl Executors {
             if matches!(placed, Err(ProposeError::Busy { .. })) {
                 self.links.metrics.busy_refusals.increment();
             }
+            if matches!(placed, Err(ProposeError::NoRoom(_))) {
+                self.links.metrics.no_room_refusals.increment();
+            }
             self.waiters.place(ticket, placed);
         }
     }

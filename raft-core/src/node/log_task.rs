@@ -3,6 +3,7 @@
 //! in one function below.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -24,10 +25,17 @@ pub(crate) const LOG_QUEUE_WRITES_MAX: usize = 1024;
 /// bytes, and merging gains nothing more; a single larger write still goes alone.
 const GROUP_BYTES_MAX: usize = 16 << 20;
 
+/// How often a store that is short of room is asked whether it has room again.
+const ROOM_POLL_PERIOD: Duration = Duration::from_millis(500);
+
 /// The parts of the task.
 pub(crate) struct LogTask {
     pub(crate) store: Box<dyn LogStore>,
     pub(crate) reader: Arc<dyn LogReader>,
+    /// Whether the driver knows that there is no room for commands.
+    pub(crate) is_short: bool,
+    /// When the store was asked last how much it takes.
+    pub(crate) looked_at: Instant,
     pub(crate) queue: mpsc::Receiver<Write>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) events: mpsc::Sender<Event>,
@@ -40,6 +48,7 @@ impl LogTask {
     pub(crate) async fn run(mut self) -> Result<(), StopReason> {
         let mut next = None;
         loop {
+            let looks_next = self.looks_next();
             let first = match next.take() {
                 Some(write) if !self.stop.is_set() => write,
                 Some(_) => return Ok(()),
@@ -50,11 +59,19 @@ impl LogTask {
                         Some(write) => write,
                         None => return Ok(()),
                     },
+                    () = tokio::time::sleep_until(looks_next), if self.is_short => {
+                        self.look_at_usage().await;
+                        continue;
+                    }
                 },
             };
             let group;
             (group, next) = collect(first, &mut self.queue);
             self.execute(group).await?;
+            // Promises that need no append keep the queue busy, and bring no news of the store.
+            if self.is_short && Instant::now() >= self.looks_next() {
+                self.look_at_usage().await;
+            }
         }
     }
 
@@ -71,7 +88,7 @@ impl LogTask {
             self.metrics.append_longest_us.raise(took);
             self.metrics.appends.increment();
             self.metrics.entries_appended.add(entries);
-            self.metrics.set_log_usage(self.reader.usage());
+            self.look_at_usage().await;
         }
         for promise in group.promises {
             self.peers.push(promise);
@@ -98,8 +115,23 @@ impl LogTask {
         }
         let took = microseconds(started.elapsed());
         metrics.compaction_longest_us.raise(took);
-        metrics.set_log_usage(self.reader.usage());
+        self.look_at_usage().await;
         Ok(())
+    }
+
+    fn looks_next(&self) -> Instant {
+        self.looked_at + ROOM_POLL_PERIOD
+    }
+
+    /// Keeps how much the log takes, and tells the driver when room begins or ceases to be short.
+    async fn look_at_usage(&mut self) {
+        self.looked_at = Instant::now();
+        let usage = self.reader.usage();
+        self.metrics.set_log_usage(usage);
+        if usage.is_short_of_room != self.is_short {
+            self.is_short = usage.is_short_of_room;
+            let _ = self.events.send(Event::Room(self.is_short)).await;
+        }
     }
 }
 
@@ -394,6 +426,8 @@ mod tests {
             let peers = Peers::new(&limits, transport, spawner, sender.clone(), counts);
             let peers = Arc::new(peers);
             let task = LogTask {
+                is_short: false,
+                looked_at: Instant::now(),
                 reader: store.reader(),
                 store: Box::new(store),
                 queue,

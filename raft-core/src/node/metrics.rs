@@ -110,6 +110,7 @@ pub(crate) struct Metrics {
     pub(crate) transfers: Counter,
     pub(crate) transfers_refused: Counter,
     pub(crate) busy_refusals: Counter,
+    pub(crate) no_room_refusals: Counter,
 }
 
 /// The counters of a node at one moment. Counts since the node started; a largest value since then
@@ -216,6 +217,8 @@ pub struct MetricsSnapshot {
     pub transfers_refused: u64,
     /// Requests of clients that were refused because a limit was met: back-pressure.
     pub busy_refusals: u64,
+    /// Proposals that were refused because a disk is short of room.
+    pub no_room_refusals: u64,
 }
 
 impl Metrics {
@@ -302,6 +305,7 @@ impl Metrics {
             transfers: self.transfers.value(),
             transfers_refused: self.transfers_refused.value(),
             busy_refusals: self.busy_refusals.value(),
+            no_room_refusals: self.no_room_refusals.value(),
         }
     }
 }

@@ -119,10 +119,12 @@ impl Node {
         let found = start::find(&config, log_store.as_mut(), applied).await?;
         let snapshot = found.snapshot.clone();
         let raft = Raft::new(config.clone(), found.loaded, found.snapshot, applied)?;
+        start::tell_of_damage(&config, &raft.state());
         let parts = Parts {
             config,
             raft,
             applied: found.applied,
+            machine: found.machine,
             snapshot,
             transport,
             log_store,

@@ -37,9 +37,10 @@ impl Page {
         self.bytes >= PAGE_BYTES_MAX
     }
 
-    /// What the state machine is given.
-    pub(crate) fn commands(&self) -> Vec<Command> {
-        let commands = self.entries.iter().filter(|entry| is_command(entry));
+    /// What a state machine is given that holds everything up to `kept` already.
+    pub(crate) fn commands_behind(&self, kept: Index) -> Vec<Command> {
+        let new = |entry: &&Entry| entry.index() > kept && is_command(entry);
+        let commands = self.entries.iter().filter(new);
         let command = |entry: &Entry| Command {
             id: entry.id(),
             payload: entry.payload().clone(),
@@ -58,12 +59,18 @@ impl Page {
         decoded.map(Some).map_err(damaged)
     }
 
-    /// Answers those who wait for entries of the page, given one reply for each command in it.
-    pub(crate) fn answer(self, replies: Vec<Bytes>, waiters: &mut VecDeque<PlacedWaiter>) {
+    /// Answers those who wait for entries of the page, given one reply for each command in it that
+    /// is behind `kept`. What a machine kept of an earlier life has no reply any more.
+    pub(crate) fn answer(
+        self,
+        kept: Index,
+        replies: Vec<Bytes>,
+        waiters: &mut VecDeque<PlacedWaiter>,
+    ) {
         let mut replies = replies.into_iter();
         for entry in self.entries {
             let reply = replies.by_ref();
-            let reply = if is_command(&entry) {
+            let reply = if entry.index() > kept && is_command(&entry) {
                 reply.next()
             } else {
                 None
@@ -136,7 +143,7 @@ mod tests {
         assert_eq!(page.membership(), Ok(None));
         page.push(entry(3, EntryKind::Membership, Bytes::from_static(b"old")));
         page.push(entry(4, EntryKind::Membership, empty.encode()));
-        let commands = page.commands();
+        let commands = page.commands_behind(Index(0));
         assert_eq!(commands.len(), 1);
         assert_eq!(commands[0].index(), Index(2));
         assert_eq!(page.membership(), Ok(Some(empty)));

@@ -7,8 +7,9 @@ use crate::entry::Entry;
 use crate::error::StorageError;
 use crate::log_store::{LoadedLog, LogStore};
 use crate::membership::Membership;
+use crate::protocol::State;
 use crate::snapshot::{SnapshotDescriptor, SnapshotMeta};
-use crate::types::{Index, LogId, Term};
+use crate::types::{Index, LogId, NodeId, Term};
 
 /// Why a node did not start. No task is left.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,8 +57,11 @@ pub(crate) struct Found {
     /// The newest snapshot.
     pub(crate) snapshot: Option<SnapshotDescriptor>,
     /// What the state machine has, and the membership as of it. Where the machine has less than the
-    /// newest snapshot, it is about to be restored, and that membership is of no use.
+    /// newest snapshot, it is about to be restored, and that membership is of no use. Where the
+    /// machine is ahead of a log that lost entries, this is the end of the log.
     pub(crate) applied: SnapshotMeta,
+    /// What the machine has in truth.
+    pub(crate) machine: LogId,
 }
 
 /// Loads the log, and makes sure that it goes on where the newest snapshot ends.
@@ -79,6 +83,9 @@ pub(crate) async fn find(
         store.reset(last).await?;
         loaded = store.load().await?;
     }
+    let machine = applied;
+    let is_ahead = applied.index > loaded.last.index && loaded.refill_to.is_some();
+    let applied = if is_ahead { loaded.last } else { applied };
     if applied.index >= loaded.start.index && !holds(&loaded, applied) {
         let last = loaded.last;
         return Err(StartError::Ahead { applied, last });
@@ -89,7 +96,35 @@ pub(crate) async fn find(
         loaded,
         snapshot,
         applied: SnapshotMeta { last, membership },
+        machine,
     })
+}
+
+/// A node whose log lost entries says so, and what will come of it.
+pub(crate) fn tell_of_damage(config: &Config, state: &State) {
+    let Some(to) = state.refilling else {
+        return;
+    };
+    let last = state.last;
+    tracing::warn!(
+        %last,
+        %to,
+        "synced entries of the log are lost; until it has been refilled from the leader this node \
+         does not vote, lead or acknowledge"
+    );
+    if is_alone(config.id, &state.membership) {
+        tracing::error!(
+            %to,
+            "this node is the only voter, so nobody can refill its log and nobody will lead; \
+             docs/operations.md says what to do about damaged data"
+        );
+    }
+}
+
+/// Whether nobody but this node has a vote.
+fn is_alone(id: NodeId, members: &Membership) -> bool {
+    let others = members.voters().filter(|voter| *voter != id);
+    !members.is_empty() && others.count() == 0
 }
 
 /// Whether the log has an entry with this id, or begins behind it.

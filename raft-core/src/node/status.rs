@@ -32,6 +32,10 @@ pub struct Status {
     pub commit: Index,
     /// The last entry that its state machine applied.
     pub applied: Index,
+    /// What its log on the disk has to reach before the node votes, leads and acknowledges again:
+    /// entries that it may have acknowledged were lost ([`crate::LoadedLog::refill_to`]). None on a
+    /// healthy node.
+    pub refilling: Option<LogId>,
     /// What the leader knows each other member to hold; empty on other nodes.
     pub matched: Vec<(NodeId, Index)>,
     /// The members of the group, as the newest entry says that this node has. Empty where it has
@@ -41,7 +45,7 @@ pub struct Status {
     pub members_since: Index,
     /// The newest complete snapshot on its disk.
     pub snapshot: Option<SnapshotDescriptor>,
-    /// How much the log took after its last append.
+    /// How much the log took after its last append, and whether there is room for more.
     pub log: LogUsage,
     /// Counters since the node started.
     pub metrics: MetricsSnapshot,
@@ -135,11 +139,15 @@ impl StatusCell {
             durable: state.durable,
             commit: state.commit,
             applied: state.applied,
+            refilling: state.refilling,
             matched: state.matched.clone(),
             members: state.membership.clone(),
             members_since: state.membership_index,
             snapshot: self.lock_snapshot().clone(),
-            log: self.metrics.log_usage(),
+            log: LogUsage {
+                is_short_of_room: state.is_short_of_room,
+                ..self.metrics.log_usage()
+            },
             metrics: self.metrics.snapshot(state.counters),
         }
     }

@@ -32,17 +32,20 @@ use crate::node::snapshots::{
 };
 use crate::node::status::StatusCell;
 use crate::node::ticker::Ticker;
-use crate::protocol::{Raft, RoleChange, Write};
+use crate::protocol::{Input, Raft, RoleChange, Write};
 use crate::snapshot::{SnapshotDescriptor, SnapshotMeta};
 use crate::state_machine::StateMachine;
 use crate::transport::{IncomingSnapshot, Transport};
+use crate::types::{Index, LogId};
 
 /// What a node is made of.
 pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) raft: Raft,
-    /// What the state machine has.
+    /// What the state machine has, as far as the log goes.
     pub(crate) applied: SnapshotMeta,
+    /// What it has in truth.
+    pub(crate) machine: LogId,
     pub(crate) snapshot: Option<SnapshotDescriptor>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) log_store: Box<dyn LogStore>,
@@ -71,29 +74,28 @@ struct HandleEnds {
 
 impl Parts {
     /// See the file.
-    pub(crate) fn wire(self) -> RaftHandle {
+    pub(crate) fn wire(mut self) -> RaftHandle {
         let limits = self.config.limits;
         let (mut supervisor, life) = lifecycle::new();
         let (events, event_inbox) = mpsc::channel(EVENTS_MAX);
-        let requests_max = limits.proposals_pending_max
-            + limits.reads_pending_max
-            + CHANGES_PENDING_MAX
-            + TRANSFERS_PENDING_MAX;
-        let (requests, request_inbox) = mpsc::channel(requests_max);
+        let (requests, request_inbox) = mpsc::channel(requests_max(&limits));
         let (stale, stale_inbox) = mpsc::channel(limits.reads_pending_max);
 
         let shared = Shared::new(&self, &supervisor, events);
+        let is_short = shared.reader.usage().is_short_of_room;
+        self.raft.step(Input::Room { is_short });
         let (messages, message_inbox) = mpsc::channel(INBOX_MESSAGES_MAX);
         let loads = shared.start_loader(&mut supervisor);
         let images = shared.start_take(&mut supervisor);
-        let log = shared.start_log(&mut supervisor, self.log_store);
+        let log = shared.start_log(&mut supervisor, self.log_store, is_short);
         let machine = Machine::new(self.state_machine, Arc::clone(&shared.metrics));
         let links = ApplyQueues {
             stale: stale_inbox,
             images,
         };
         let applied = self.applied.last.index;
-        let apply = shared.start_apply(&mut supervisor, machine, self.applied, links);
+        let found = (self.applied, self.machine.index);
+        let apply = shared.start_apply(&mut supervisor, machine, found, links);
 
         let state = self.raft.state();
         let (leadership, leadership_seen) = watch::channel(RoleChange {
@@ -141,6 +143,12 @@ impl Parts {
         };
         ends.into_handle(&limits, &shared)
     }
+}
+
+/// Room for every request that a claim was given for.
+fn requests_max(limits: &Limits) -> usize {
+    let clients = limits.proposals_pending_max + limits.reads_pending_max;
+    clients + CHANGES_PENDING_MAX + TRANSFERS_PENDING_MAX
 }
 
 impl HandleEnds {
@@ -270,11 +278,14 @@ impl Shared {
         &self,
         supervisor: &mut Supervisor,
         store: Box<dyn LogStore>,
+        is_short: bool,
     ) -> mpsc::Sender<Write> {
         let (writes, queue) = mpsc::channel(LOG_QUEUE_WRITES_MAX);
         let task = LogTask {
             store,
             reader: Arc::clone(&self.reader),
+            is_short,
+            looked_at: Instant::now(),
             queue,
             peers: Arc::clone(&self.peers),
             events: self.events.clone(),
@@ -289,7 +300,7 @@ impl Shared {
         &self,
         supervisor: &mut Supervisor,
         machine: Machine,
-        applied: SnapshotMeta,
+        found: (SnapshotMeta, Index),
         queues: ApplyQueues,
     ) -> mpsc::Sender<ApplyItem> {
         let (items, queue) = mpsc::channel(APPLY_QUEUE_ITEMS_MAX);
@@ -302,7 +313,7 @@ impl Shared {
             stop: supervisor.stop_signal(),
         };
         let (reader, shelf) = (Arc::clone(&self.reader), Arc::clone(&self.shelf));
-        let task = ApplyTask::new(machine, applied, reader, shelf, links);
+        let task = ApplyTask::new(machine, found, reader, shelf, links);
         supervisor.spawn("apply", Ending::Signal, task.run());
         items
     }

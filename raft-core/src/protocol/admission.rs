@@ -4,7 +4,7 @@
 use crate::entry::{Entry, EntryKind};
 use crate::error::Refusal;
 use crate::membership::Membership;
-use crate::message::{Append, Envelope, Message};
+use crate::message::{Append, Envelope, HeartbeatReply, Message, VoteReply};
 use crate::protocol::Raft;
 use crate::snapshot::SnapshotMeta;
 use crate::types::{Index, LogId, NodeId, Term};
@@ -41,9 +41,11 @@ impl Raft {
         // Only members count. But whoever asks may be a member of a newer membership than ours: its
         // question is answered, because a vote or an ack says nothing of who asked.
         if !is_question(&envelope.message) {
-            let sender = self.membership().get(envelope.from);
-            let sender = sender.ok_or(Refusal::Stranger(envelope.from))?;
-            if sender.incarnation != envelope.from_incarnation {
+            let member = self.membership().get(envelope.from);
+            let known = member.map(|member| member.incarnation);
+            let known = known.or_else(|| self.leaving_incarnation(envelope.from));
+            let known = known.ok_or(Refusal::Stranger(envelope.from))?;
+            if known != envelope.from_incarnation {
                 return Err(Refusal::Incarnation(envelope.from));
             }
         }
@@ -62,6 +64,28 @@ impl Raft {
             Ok(())
         } else {
             Err(malformed(envelope.from, &envelope.message, envelope.term))
+        }
+    }
+
+    /// A sender of an older term. A leader or candidate is told the newer term, because it would go
+    /// on undisturbed otherwise; everything else is just late.
+    pub(crate) fn answer_stale(&mut self, from: NodeId, message: &Message) {
+        match message {
+            Message::Append(_) | Message::Heartbeat(_) | Message::Snapshot(_) => {
+                let reply = HeartbeatReply {
+                    round: 0,
+                    is_refilling: self.is_refilling(),
+                };
+                self.send(from, Message::HeartbeatReply(reply));
+            }
+            Message::Vote(_) => {
+                let reply = VoteReply {
+                    granted: false,
+                    last: self.last(),
+                };
+                self.promise(from, Message::VoteReply(reply));
+            }
+            _ => {}
         }
     }
 
@@ -121,6 +145,7 @@ fn is_question(message: &Message) -> bool {
         Message::PreVoteReply(_)
         | Message::VoteReply(_)
         | Message::AppendReply(_)
+        | Message::RefillReply(_)
         | Message::HeartbeatReply(_)
         | Message::ReadIndex(_)
         | Message::ReadIndexReply(_) => false,

@@ -14,6 +14,8 @@ const COLD_APPLY_ENTRIES_MAX: u64 = 65_536;
 #[derive(Debug)]
 pub(crate) struct Applying {
     applied: Index,
+    /// What the machine had applied when the node started, where its log ended before that.
+    ahead: Index,
     /// Handed over and not applied yet: the end of each part, and its bytes.
     parts: VecDeque<(Index, usize)>,
     /// Bytes of all parts.
@@ -21,9 +23,10 @@ pub(crate) struct Applying {
 }
 
 impl Applying {
-    pub(crate) fn new(applied: Index) -> Self {
+    pub(crate) fn new(applied: Index, ahead: Index) -> Self {
         Self {
             applied,
+            ahead,
             parts: VecDeque::new(),
             bytes: 0,
         }
@@ -32,6 +35,11 @@ impl Applying {
     /// The last entry that is part of the state.
     pub(crate) fn applied(&self) -> Index {
         self.applied
+    }
+
+    /// Whether the machine's state is that of a later entry than it was handed.
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.handed() < self.ahead
     }
 
     /// The last entry that is part of the state or on its way there.

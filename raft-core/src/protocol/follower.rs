@@ -149,9 +149,10 @@ impl Raft {
                 conflict,
                 last,
             };
-            self.promise(from, Message::AppendReply(reply));
+            self.acknowledge(from, reply);
             return;
         }
+        entries.truncate(self.room_for(&entries));
         let verified = base.index.plus(entries.len() as u64);
         if !self.merge(entries) {
             self.refuse_malformed(from, "append");
@@ -159,17 +160,18 @@ impl Raft {
         }
         self.commit_to(commit.min(verified));
         let matched = verified.max(self.commit);
-        self.promise(
-            from,
-            Message::AppendReply(AppendReply::Accepted { matched }),
-        );
+        let reply = if self.is_short_of_room {
+            AppendReply::NoRoom { matched }
+        } else {
+            AppendReply::Accepted { matched }
+        };
+        self.acknowledge(from, reply);
     }
 
     /// Tells the leader that its log and ours agree up to our commit index.
     fn accept_committed(&mut self, from: NodeId) {
         let matched = self.commit;
-        let reply = AppendReply::Accepted { matched };
-        self.promise(from, Message::AppendReply(reply));
+        self.acknowledge(from, AppendReply::Accepted { matched });
     }
 
     /// Appends what is not in the log yet, cutting it only at a real conflict (paper 5.3, rules 3
@@ -216,6 +218,7 @@ impl Raft {
         }
         let reply = HeartbeatReply {
             round: heartbeat.round,
+            is_refilling: self.is_refilling(),
         };
         self.send(from, Message::HeartbeatReply(reply));
     }
@@ -224,22 +227,24 @@ impl Raft {
     /// heard, so that a node which was cut off disturbs nobody (thesis 9.6 and 4.2.3).
     pub(crate) fn handle_pre_vote(&mut self, from: NodeId, pre_vote: PreVote) {
         let PreVote { next_term, last } = pre_vote;
-        let is_free = self.vote_embargo == 0 && !self.is_led();
+        let is_free = self.vote_embargo == 0 && !self.is_led() && !self.is_refilling();
         let granted = next_term > self.hard_state.term && last >= self.log.last() && is_free;
         let reply = PreVoteReply { next_term, granted };
         self.send(from, Message::PreVoteReply(reply));
     }
 
     /// One vote per term, never taken back, to a log that is at least as new as ours (paper 5.2 and
-    /// 5.4.1), and none while a leader is heard that did not ask for it (thesis 4.2.3). The term
-    /// was adopted before, whatever the answer.
+    /// 5.4.1), none while a leader is heard that did not ask for it (thesis 4.2.3), and none while
+    /// entries are missing that may have been acknowledged. The term was adopted before, whatever
+    /// the answer.
     pub(crate) fn handle_vote(&mut self, from: NodeId, vote: Vote) {
         let free = match self.hard_state.vote {
             None => self.leader().is_none(),
             Some(candidate) => candidate == from,
         };
         let last = self.log.last();
-        let is_held_back = self.vote_embargo > 0 || (self.is_led() && !vote.is_transfer);
+        let is_held_back =
+            self.vote_embargo > 0 || self.is_refilling() || (self.is_led() && !vote.is_transfer);
         let granted = free && !is_held_back && vote.last >= last;
         if granted {
             if self.hard_state.vote.is_none() {
@@ -269,6 +274,7 @@ impl Raft {
     pub(crate) fn become_follower(&mut self, leader: Option<NodeId>) {
         self.refuse_reads(leader);
         self.forget_change();
+        self.forget_leaving();
         let deadline = self.draw_deadline();
         self.role = RoleState::Follower(Follower::new(leader, deadline, u32::MAX));
     }

@@ -45,6 +45,12 @@ pub enum Input {
     /// What a clock says that counts through suspend, in nanoseconds from any start. Read after all
     /// inputs before it had happened. Needed for [`crate::ReadPolicy::Lease`] only.
     Clock(u64),
+    /// The disk has no room for commands any more, or has it again: see
+    /// [`crate::log_store::LogUsage::is_short_of_room`]. A node that was not told has room.
+    Room {
+        /// Whether it is short of it.
+        is_short: bool,
+    },
 }
 
 /// Names a change of membership between the driver and the protocol; the driver chooses it.

@@ -95,6 +95,11 @@ impl Raft {
             since <= last.index,
             "INV-11: membership of {since}, the log ends at {last}"
         );
+        let follows = matches!(self.role, RoleState::Follower(_));
+        assert!(
+            follows || !self.is_refilling(),
+            "INV-17: entries are missing, but it does not follow"
+        );
         let campaigns = matches!(self.role, RoleState::Candidate(_));
         let own_vote = self.hard_state.vote == Some(self.config.id);
         assert!(
@@ -122,6 +127,10 @@ impl Raft {
         );
         for p in &role.progress {
             let (id, matched, next) = (p.id, p.matched(), p.next());
+            assert!(
+                matched == Index(0) || !p.is_refilling(),
+                "INV-18: {id} lost entries, but {matched} counts"
+            );
             assert!(matched < next, "INV-9: {id} matched {matched}, next {next}");
             assert!(
                 matched <= last,

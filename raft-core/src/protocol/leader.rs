@@ -10,6 +10,7 @@ use crate::message::{Append, AppendReply, Heartbeat, HeartbeatReply, Message};
 use crate::protocol::effects::Load;
 use crate::protocol::input::{ChangeTicket, Loaded};
 use crate::protocol::lease::Lease;
+use crate::protocol::leaving::Leaving;
 use crate::protocol::progress::Progress;
 use crate::protocol::reads::Reads;
 use crate::protocol::{Raft, RoleState};
@@ -19,6 +20,8 @@ use crate::types::{Index, LogId, NodeId};
 pub(crate) struct Leader {
     /// Every member but this one, in order.
     pub(crate) progress: Vec<Progress>,
+    /// Members that were removed and do not know it yet.
+    pub(crate) leaving: Vec<Leaving>,
     pub(crate) reads: Reads,
     pub(crate) lease: Lease,
     /// Who waits for the change of membership that is under way.
@@ -53,7 +56,20 @@ impl Leader {
     }
 
     pub(crate) fn progress_of(&mut self, id: NodeId) -> Option<&mut Progress> {
-        self.progress.iter_mut().find(|progress| progress.id == id)
+        self.followers_mut().find(|progress| progress.id == id)
+    }
+
+    /// All that are sent something: the members, then those that left.
+    pub(crate) fn followers_mut(&mut self) -> impl Iterator<Item = &mut Progress> {
+        let leaving = self.leaving.iter_mut().map(|leaving| &mut leaving.progress);
+        self.progress.iter_mut().chain(leaving)
+    }
+
+    /// One of [`Leader::followers_mut`], by its place.
+    pub(crate) fn follower_at(&mut self, position: usize) -> &mut Progress {
+        self.followers_mut()
+            .nth(position)
+            .expect("a place that was counted")
     }
 
     /// The newest read round that a member confirmed.
@@ -88,6 +104,7 @@ impl Raft {
         let first_open = self.commit.next();
         self.role = RoleState::Leader(Box::new(Leader {
             progress,
+            leaving: Vec::new(),
             reads: Reads::default(),
             lease: Lease::default(),
             change: None,
@@ -137,6 +154,10 @@ impl Raft {
                 return;
             }
         }
+        self.leaving_tick();
+        let RoleState::Leader(role) = &mut self.role else {
+            return;
+        };
         let is_due = role.heartbeat_elapsed >= timing.heartbeat_ticks;
         if is_due {
             role.commit_before = role.commit_at_beat;
@@ -158,6 +179,10 @@ impl Raft {
             return;
         };
         role.heartbeat_elapsed = 0;
+        let asked = role.reads.round();
+        if role.progress.iter().any(|p| p.proof() > Some(asked)) {
+            role.reads.next_round();
+        }
         let round = role.reads.round();
         if uses_leases {
             role.lease.begun(round, clock);
@@ -167,7 +192,7 @@ impl Raft {
             round,
             is_last: false,
         };
-        let beats: Vec<_> = role.progress.iter().map(|p| (p.id, beat(p))).collect();
+        let beats: Vec<_> = role.followers_mut().map(|p| (p.id, beat(p))).collect();
         for (to, heartbeat) in beats {
             self.send(to, Message::Heartbeat(heartbeat));
         }
@@ -178,7 +203,7 @@ impl Raft {
         let RoleState::Leader(role) = &mut self.role else {
             return;
         };
-        for position in 0..role.progress.len() {
+        for position in 0..role.progress.len() + role.leaving.len() {
             self.replicate_to(position);
         }
     }
@@ -191,7 +216,7 @@ impl Raft {
                 return;
             };
             let now = role.now;
-            let follower = &mut role.progress[position];
+            let follower = role.follower_at(position);
             let (to, next) = (follower.id, follower.next());
             if follower.wants_snapshot(&self.log) {
                 self.send_snapshot(position);
@@ -203,14 +228,17 @@ impl Raft {
             let base = self.log.id_at(next.previous());
             if follower.wants_probe() {
                 follower.probe_sent(now);
-                self.send(
-                    to,
-                    Message::Append(Append {
-                        base,
-                        commit,
-                        entries: Vec::new(),
-                    }),
-                );
+                let entries = if follower.is_short_of_room() {
+                    self.small_entries(next)
+                } else {
+                    Vec::new()
+                };
+                let append = Append {
+                    base,
+                    commit,
+                    entries,
+                };
+                self.send(to, Message::Append(append));
                 return;
             }
             let (messages, bytes) = (limits.inflight_messages_max, limits.inflight_bytes_max);
@@ -308,6 +336,17 @@ impl Raft {
         }
     }
 
+    /// An answer of a node that lost entries: it steers what is sent, and is not counted.
+    pub(crate) fn handle_refill_reply(&mut self, from: NodeId, reply: AppendReply) {
+        if let RoleState::Leader(role) = &mut self.role {
+            let proof = role.reads.round() + 1;
+            if let Some(follower) = role.progress_of(from) {
+                follower.refills(proof);
+            }
+        }
+        self.handle_append_reply(from, reply);
+    }
+
     pub(crate) fn handle_append_reply(&mut self, from: NodeId, reply: AppendReply) {
         let last = self.log.last().index;
         let RoleState::Leader(role) = &mut self.role else {
@@ -320,12 +359,22 @@ impl Raft {
         follower.heard(now);
         let start = self.log.start().index;
         match reply {
-            AppendReply::Accepted { matched } if matched > last => {
+            AppendReply::Accepted { matched } | AppendReply::NoRoom { matched }
+                if matched > last =>
+            {
                 // It acknowledges entries of ours that we do not have: a wrong or damaged peer.
                 self.refuse_malformed(from, "append-reply");
             }
             AppendReply::Accepted { matched } => {
+                follower.has_room();
                 if follower.accepted(matched, start, now) {
+                    self.advance_commit();
+                }
+            }
+            AppendReply::NoRoom { matched } => {
+                let is_news = follower.accepted(matched, start, now);
+                follower.no_room(matched, now);
+                if is_news {
                     self.advance_commit();
                 }
             }
@@ -349,11 +398,19 @@ impl Raft {
             self.refuse_malformed(from, "heartbeat-reply");
             return;
         }
-        let now = role.now;
+        let (now, proof) = (role.now, role.reads.round() + 1);
         let Some(follower) = role.progress_of(from) else {
             return;
         };
-        follower.round = follower.round.max(reply.round);
+        if reply.is_refilling {
+            follower.refills(proof);
+            follower.refill_idle();
+        } else {
+            follower.is_whole(reply.round);
+        }
+        if !follower.is_refilling() {
+            follower.round = follower.round.max(reply.round);
+        }
         follower.alive(now, patience);
         self.confirm_reads();
     }

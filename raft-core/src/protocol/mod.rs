@@ -16,6 +16,7 @@ mod input;
 mod invariants;
 mod leader;
 mod lease;
+mod leaving;
 mod log;
 mod outbox;
 mod progress;
@@ -25,6 +26,8 @@ mod quorum;
 mod random;
 mod reads;
 mod reconfig;
+mod refill;
+mod room;
 mod sizes;
 mod snapshots;
 mod stall;
@@ -54,6 +57,7 @@ use leader::Leader;
 use log::Log;
 use outbox::Outbox;
 use random::Random;
+use refill::Refill;
 use snapshots::Snapshots;
 use stall::Stall;
 use transfer::Transfer;
@@ -72,6 +76,10 @@ pub struct Raft {
     snapshots: Snapshots,
     transfer: Option<Transfer>,
     stall: Stall,
+    /// The disk lost entries that may have been acknowledged, and the log has not reached them.
+    refill: Option<Refill>,
+    /// What [`Input::Room`] said last.
+    is_short_of_room: bool,
     /// Ticks since the node started.
     now: u64,
     /// What [`Input::Clock`] said last.
@@ -142,6 +150,11 @@ pub struct State {
     pub commit: Index,
     /// The last entry applied.
     pub applied: Index,
+    /// What the log on the disk has to reach before this node is part of a quorum again: see
+    /// [`LoadedLog::refill_to`]. None on a healthy node.
+    pub refilling: Option<LogId>,
+    /// Whether the disk has no room for commands.
+    pub is_short_of_room: bool,
     /// The membership in effect.
     pub membership: Membership,
     /// The entry that brought it.
@@ -157,6 +170,10 @@ impl Raft {
     /// state machine that has applied up to `applied`. It starts as a follower with a random
     /// deadline.
     ///
+    /// The machine may be ahead of the log only where the log lost entries
+    /// ([`LoadedLog::refill_to`]). What it has applied already is then handed over once more when
+    /// the log has it again; whoever executes that leaves it out.
+    ///
     /// # Errors
     /// When a setting cannot work, or the three do not belong together.
     pub fn new(
@@ -167,9 +184,7 @@ impl Raft {
     ) -> Result<Self, ConfigError> {
         config.validate()?;
         let (term, last) = (loaded.hard_state.term, loaded.last);
-        if applied.index > last.index {
-            return Err(ConfigError::LogBehind { applied, last });
-        }
+        let (refill, applying) = refill::at_start(loaded.refill_to, last, applied)?;
         // A snapshot reaches the disk before the term of the leader that sent it.
         let is_installed = last == loaded.start;
         if term < last.term && !is_installed {
@@ -191,12 +206,14 @@ impl Raft {
             electorate: Electorate::of(configurations.current().1),
             configurations,
             hard_state,
-            commit: applied.index.max(log.start().index),
+            commit: applying.applied().max(log.start().index),
             log,
-            applying: Applying::new(applied.index),
+            applying,
             snapshots,
             transfer: None,
             stall: Stall::default(),
+            refill,
+            is_short_of_room: false,
             now: 0,
             clock: 0,
             vote_embargo: lease::embargo(&config),
@@ -240,6 +257,7 @@ impl Raft {
             Input::SnapshotTaken(taken) => self.handle_snapshot_taken(taken),
             Input::SnapshotSent { to, .. } => self.handle_snapshot_sent(to),
             Input::Clock(nanoseconds) => self.handle_clock(nanoseconds),
+            Input::Room { is_short } => self.handle_room(is_short),
         }
         self.asking = None;
         #[cfg(any(debug_assertions, feature = "invariants"))]
@@ -292,6 +310,8 @@ impl Raft {
             durable: self.log.durable(),
             commit: self.commit,
             applied: self.applying.applied(),
+            refilling: self.refill_to(),
+            is_short_of_room: self.is_short_of_room,
             membership: self.membership().clone(),
             membership_index: self.configurations.current().0,
             matched,
@@ -367,25 +387,6 @@ impl Raft {
         self.dispatch(from, message);
     }
 
-    /// A sender of an older term. A leader or candidate is told the newer term, because it would go
-    /// on undisturbed otherwise; everything else is just late.
-    fn answer_stale(&mut self, from: NodeId, message: &Message) {
-        match message {
-            Message::Append(_) | Message::Heartbeat(_) | Message::Snapshot(_) => {
-                let reply = crate::message::HeartbeatReply { round: 0 };
-                self.send(from, Message::HeartbeatReply(reply));
-            }
-            Message::Vote(_) => {
-                let reply = crate::message::VoteReply {
-                    granted: false,
-                    last: self.last(),
-                };
-                self.promise(from, Message::VoteReply(reply));
-            }
-            _ => {}
-        }
-    }
-
     fn dispatch(&mut self, from: NodeId, message: Message) {
         let leads = matches!(self.role, RoleState::Leader(_));
         match message {
@@ -398,6 +399,7 @@ impl Raft {
             Message::VoteReply(reply) => self.handle_vote_reply(from, reply),
             Message::Append(append) => self.handle_append(from, append),
             Message::AppendReply(reply) => self.handle_append_reply(from, reply),
+            Message::RefillReply(reply) => self.handle_refill_reply(from, reply),
             Message::Heartbeat(heartbeat) => self.handle_heartbeat(from, heartbeat),
             Message::HeartbeatReply(reply) => self.handle_heartbeat_reply(from, reply),
             Message::Snapshot(descriptor) => self.handle_snapshot(from, descriptor),
@@ -409,6 +411,7 @@ impl Raft {
 
     fn handle_persisted(&mut self, done: Persisted) {
         self.log.persisted(done);
+        self.refill_persisted(done.number);
         self.stall.progressed(self.now);
         self.candidate_persisted(done.number);
         self.advance_commit();
@@ -422,6 +425,7 @@ impl Raft {
         let membership = reconfig::membership_of(&entry);
         self.log.append(entry.clone());
         self.outbox.write_entry(entry);
+        self.note_refilled();
         if let Some(membership) = membership {
             self.configurations
                 .append(self.log.last().index, membership);
@@ -451,8 +455,10 @@ impl Raft {
     fn envelope(&self, to: NodeId, message: Message) -> Envelope {
         let asking = self.asking.filter(|(id, _)| *id == to);
         let known = || Some((to, self.membership().get(to)?.incarnation));
+        let leaving = || Some((to, self.leaving_incarnation(to)?));
         let (_, to_incarnation) = asking
             .or_else(known)
+            .or_else(leaving)
             .expect("messages go to members, and to those who ask");
         Envelope {
             cluster: self.config.cluster,

@@ -35,7 +35,8 @@ pub(crate) struct Progress {
     pub(crate) id: NodeId,
     /// The life of its disk that `matched` is about.
     pub(crate) incarnation: Incarnation,
-    /// The follower's log is the leader's up to here, on its disk. Never falls within a term.
+    /// The follower's log is the leader's up to here, on its disk. Never falls within a term, but
+    /// to nothing when the follower says that its disk lost entries.
     matched: Index,
     /// The next entry to send.
     next: Index,
@@ -50,6 +51,11 @@ pub(crate) struct Progress {
     pub(crate) round: u64,
     /// Old entries are being read for it.
     pub(crate) loading: bool,
+    /// It lost entries that it may have acknowledged; until it answers this read round or a later
+    /// one as a whole node, what it says only steers what it is sent.
+    refilling: Option<u64>,
+    /// Its disk is short of room: commands would be sent in vain.
+    is_short_of_room: bool,
 }
 
 #[derive(Debug)]
@@ -89,6 +95,8 @@ impl Progress {
             heard_at: 0,
             round: 0,
             loading: false,
+            refilling: None,
+            is_short_of_room: false,
         }
     }
 
@@ -140,6 +148,7 @@ impl Progress {
     pub(crate) fn needs_behind(&self) -> Index {
         match self.state {
             State::Snapshot { last } => last,
+            _ if self.is_refilling() => self.resume.previous(),
             _ => self.matched,
         }
     }
@@ -233,6 +242,10 @@ impl Progress {
 
     /// The follower holds our log up to `matched`. Returns whether that is news.
     pub(crate) fn accepted(&mut self, matched: Index, start: Index, now: u64) -> bool {
+        if self.is_refilling() {
+            self.refilled(matched, start, now);
+            return false;
+        }
         let news = matched > self.matched;
         if news {
             self.matched = matched;
@@ -303,6 +316,90 @@ impl Progress {
             // the first of these rejections would make the next ones look current, and each would
             // send the whole window again: one probe first lets them pass.
             _ => self.probe_from(next),
+        }
+    }
+
+    /// Whether it counts for nothing, because entries that it may have acknowledged are missing.
+    pub(crate) fn is_refilling(&self) -> bool {
+        self.refilling.is_some()
+    }
+
+    /// The read round that it has to answer as a whole node before it counts again.
+    pub(crate) fn proof(&self) -> Option<u64> {
+        self.refilling
+    }
+
+    /// It said that entries are missing on its disk. What it acknowledged before is forgotten, and
+    /// what of that is still on its way is not believed: only a whole node that answers `proof`,
+    /// which was not asked before, shows that it has all of that again.
+    pub(crate) fn refills(&mut self, proof: u64) {
+        let is_news = self.refilling.replace(proof).is_none();
+        if is_news {
+            self.matched = Index(0);
+            if !self.is_in_snapshot() {
+                self.probe_from(self.next);
+            }
+        }
+    }
+
+    /// It answered a heartbeat while it refills. Where nothing is on its way, an answer of before
+    /// may have misled us about what it needs.
+    pub(crate) fn refill_idle(&mut self) {
+        let is_idle =
+            matches!(&self.state, State::Replicate { inflight, .. } if inflight.is_empty());
+        if is_idle && !self.loading {
+            self.probe_from(self.next);
+        }
+    }
+
+    /// It confirmed a round as a whole node. A probe asks what it holds.
+    pub(crate) fn is_whole(&mut self, round: u64) {
+        if self.refilling.take_if(|proof| round >= *proof).is_some() && !self.is_in_snapshot() {
+            self.probe_from(self.resume);
+        }
+    }
+
+    /// What it says that it holds moves what it is sent, and nothing else.
+    fn refilled(&mut self, held: Index, start: Index, now: u64) {
+        match &mut self.state {
+            State::Probe { .. } if held >= self.next.previous() => {
+                self.replicate_from(held.next(), now);
+            }
+            State::Probe { .. } => {}
+            State::Snapshot { .. } if held >= start => self.replicate_from(held.next(), now),
+            State::Snapshot { .. } => {}
+            State::Replicate {
+                inflight,
+                bytes,
+                moved_at,
+            } => {
+                while let Some(sent) = inflight.pop_front_if(|sent| sent.last <= held) {
+                    *bytes -= sent.bytes;
+                    *moved_at = now;
+                }
+                self.next = self.next.max(held.next());
+                self.resume = self.resume.max(held.next());
+            }
+        }
+    }
+
+    /// Whether it takes no commands, because its disk is short of room.
+    pub(crate) fn is_short_of_room(&self) -> bool {
+        self.is_short_of_room
+    }
+
+    /// It took all that it was sent.
+    pub(crate) fn has_room(&mut self) {
+        self.is_short_of_room = false;
+    }
+
+    /// It holds our log up to `matched` and takes no more commands for now. From here on it is
+    /// asked now and then, without commands, whether it has room again.
+    pub(crate) fn no_room(&mut self, matched: Index, now: u64) {
+        self.is_short_of_room = true;
+        if !self.is_in_snapshot() {
+            self.probe_from(matched.next());
+            self.probe_sent(now);
         }
     }
 

@@ -34,6 +34,9 @@ impl Raft {
                 limit: limits.proposal_bytes_max,
             });
         }
+        if let Some(node) = self.who_has_no_room() {
+            return Err(ProposeError::NoRoom(node));
+        }
         let limit = limits.uncommitted_bytes_max;
         if role.uncommitted_bytes > 0 && role.uncommitted_bytes + bytes > limit {
             return Err(ProposeError::Busy {

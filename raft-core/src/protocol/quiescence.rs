@@ -63,7 +63,9 @@ impl Raft {
         };
         let now = role.now;
         let is_done = |p: &Progress| p.matched() == last && p.is_alive(now, patience);
-        let is_idle = is_settled && role.reads.is_idle() && role.progress.iter().all(is_done);
+        let is_told = role.leaving.is_empty();
+        let is_idle =
+            is_settled && is_told && role.reads.is_idle() && role.progress.iter().all(is_done);
         role.idle_ticks = if is_idle { role.idle_ticks + 1 } else { 0 };
         if role.idle_ticks < limit {
             return false;

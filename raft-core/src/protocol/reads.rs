@@ -148,6 +148,15 @@ impl Raft {
         }
     }
 
+    /// The newest round of this leader.
+    #[cfg(test)]
+    pub(crate) fn read_round(&self) -> u64 {
+        match &self.role {
+            RoleState::Leader(role) => role.reads.round(),
+            _ => 0,
+        }
+    }
+
     /// Begins a round for the reads that wait. Held back until an entry of the own term is
     /// committed: before that a new leader does not know what its predecessors committed.
     pub(crate) fn begin_read_round(&mut self) {

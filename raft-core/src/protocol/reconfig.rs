@@ -81,27 +81,31 @@ impl Raft {
 
     /// Whether this node may ask for votes. A voter may; and so may one that is removed by an entry
     /// which is not committed yet: perhaps nobody else has that entry, and without it nobody else
-    /// can win (thesis 4.2.2). Its own vote counts only where it is a voter.
+    /// can win (thesis 4.2.2). Its own vote counts only where it is a voter. One whose log lost
+    /// entries may not, whoever asks it to.
     pub(crate) fn may_campaign(&self) -> bool {
         let is_open = self.configurations.current().0 > self.commit;
         let was_voter = || self.is_voter_in(self.configurations.at(self.commit));
-        self.vote_embargo == 0 && (self.is_voter() || (is_open && was_voter()))
+        let is_free = self.vote_embargo == 0 && !self.is_refilling();
+        is_free && (self.is_voter() || (is_open && was_voter()))
     }
 
     /// Another membership is in effect.
     pub(crate) fn members_changed(&mut self) {
         self.electorate = Electorate::of(self.membership());
         let membership = self.membership().clone();
-        self.sync_progress(&membership);
-        self.outbox.effects().members_changed = Some(membership);
+        let left = self.sync_progress(&membership);
+        self.members_left(left);
+        self.outbox.effects().members_changed = Some(self.talks_to());
     }
 
-    /// A leader keeps one progress per member and life of its disk.
-    fn sync_progress(&mut self, membership: &Membership) {
+    /// A leader keeps one progress per member and life of its disk. Gives those that it has no
+    /// member for any more.
+    fn sync_progress(&mut self, membership: &Membership) -> Vec<Progress> {
         let own = self.config.id;
         let next = self.last().index.next();
         let RoleState::Leader(role) = &mut self.role else {
-            return;
+            return Vec::new();
         };
         let mut known = std::mem::take(&mut role.progress);
         for (id, member) in membership.iter().filter(|(id, _)| *id != own) {
@@ -111,6 +115,7 @@ impl Raft {
                 None => Progress::added(id, member.incarnation, next, role.now),
             });
         }
+        known
     }
 
     pub(crate) fn handle_change(&mut self, ticket: ChangeTicket, change: &MembershipChange) {
@@ -179,7 +184,8 @@ impl Raft {
         }
         let patience = u64::from(self.config.timing.election_ticks_max);
         let answers = |id: NodeId| {
-            is_own(id) || progress_of(id).is_some_and(|p| p.is_alive(role.now, patience))
+            let counts = |p: &Progress| p.is_alive(role.now, patience) && !p.is_refilling();
+            is_own(id) || progress_of(id).is_some_and(counts)
         };
         if Electorate::of(target).is_quorum(answers) {
             return Ok(());
@@ -221,7 +227,8 @@ impl Raft {
             return;
         };
         let voters: Vec<_> = self.membership().voters().collect();
-        let candidates = role.progress.iter().filter(|p| voters.contains(&p.id));
+        let candidates = role.progress.iter();
+        let candidates = candidates.filter(|p| voters.contains(&p.id) && !p.is_refilling());
         let best = candidates.max_by_key(|p| {
             let lives = p.is_alive(role.now, patience);
             (lives, p.matched(), p.heard_at)

@@ -100,7 +100,8 @@ impl Raft {
         let policy = self.config.snapshots;
         let (handed, base) = (self.applying.handed(), self.snapshots.last().index);
         let is_waiting = self.snapshots.is_taking || self.now < self.snapshots.not_before;
-        if is_waiting || self.snapshots.to_restore.is_some() || handed <= base {
+        let is_other = self.snapshots.to_restore.is_some() || self.applying.is_ahead();
+        if is_waiting || is_other || handed <= base {
             return;
         }
         let bytes = self.log.sizes().between(base, handed);
@@ -162,7 +163,7 @@ impl Raft {
             .write_log_start(LogStart::Compact(self.log.start()));
         self.outbox.close_write(self.log.last());
         if let RoleState::Leader(role) = &mut self.role {
-            role.progress.iter_mut().for_each(|p| p.compacted(to));
+            role.followers_mut().for_each(|p| p.compacted(to));
         }
     }
 
@@ -185,7 +186,7 @@ impl Raft {
         let RoleState::Leader(role) = &mut self.role else {
             return;
         };
-        let follower = &mut role.progress[position];
+        let follower = role.follower_at(position);
         let to = follower.id;
         follower.snapshot_begun(descriptor.meta.last.index);
         self.counters.snapshots_sent += 1;
@@ -223,8 +224,7 @@ impl Raft {
         }
         self.snapshots.note(descriptor);
         let matched = self.commit;
-        let reply = AppendReply::Accepted { matched };
-        self.promise(from, Message::AppendReply(reply));
+        self.acknowledge(from, AppendReply::Accepted { matched });
     }
 
     fn install(&mut self, meta: &SnapshotMeta) {
@@ -232,6 +232,7 @@ impl Raft {
         self.outbox.close_write(self.log.last());
         self.log.reset(last, self.outbox.open_write());
         self.outbox.write_log_start(LogStart::Reset(last));
+        self.note_refilled();
         self.configurations
             .reset(last.index, meta.membership.clone());
         self.commit = last.index;

@@ -69,6 +69,9 @@ impl Raft {
         if !lives {
             return Err(TransferError::Unreachable(target));
         }
+        if role.progress_of(target).is_some_and(|p| p.is_refilling()) {
+            return Err(TransferError::Refilling(target));
+        }
         // From here on somebody may be elected although we are heard.
         role.lease.forfeit();
         self.transfer = Some(Transfer {
@@ -104,6 +107,12 @@ impl Raft {
             return;
         };
         let target = transfer.target;
+        if role.progress_of(target).is_some_and(|p| p.is_refilling()) {
+            let (ticket, error) = (transfer.ticket, TransferError::Refilling(target));
+            self.transfer = None;
+            self.outbox.effects().transferred.push((ticket, Err(error)));
+            return;
+        }
         match role.progress_of(target) {
             Some(progress) if progress.matched() == last => transfer.is_sent = true,
             _ => return,

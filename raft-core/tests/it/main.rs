@@ -2,6 +2,7 @@
 //! `support`: the real backends depend on this crate.
 
 mod cluster;
+mod damage;
 mod endings;
 mod limits;
 mod members;

@@ -89,8 +89,35 @@ async fn a_group_grows_from_one_to_three_and_shrinks_to_one() {
     cluster.stop_node(other).await;
     cluster.propose(leader, 40..50).await;
     assert_eq!(ids(&cluster, leader), [leader]);
-    assert_eq!(cluster.network.members_of(leader), [leader]);
+    // It is gone, so it is told in vain for a while.
+    eventually("nobody else is talked to", || {
+        cluster.network.members_of(leader) == [leader]
+    })
+    .await;
     cluster.converges_to(50).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_that_is_removed_hears_of_it_while_it_runs() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    cluster.propose(leader, 0..5).await;
+    let removed = leader % 3 + 1;
+    change(&cluster, leader, remove(removed)).await;
+    let handle = cluster.handle(removed);
+    eventually("it knows that it is out", || {
+        let status = handle.status();
+        !status.is_member() && !status.is_changing()
+    })
+    .await;
+    eventually("it is let go", || {
+        !cluster.network.members_of(leader).contains(&removed)
+    })
+    .await;
+    cluster.stop_node(removed).await;
+    cluster.propose(leader, 5..10).await;
+    cluster.converges_to(10).await;
     cluster.stop().await;
 }
 

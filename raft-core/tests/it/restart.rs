@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use raft_core::{
     ConfigError, Consistency, Entry, EntryKind, HardState, Index, LogId, Membership, Node,
-    RaftHandle, Role, SnapshotMeta, StartError, Term,
+    ProposeError, RaftHandle, Role, SnapshotMeta, StartError, Term,
 };
 
 use crate::support::{self, Content, SharedDeeds, SharedDisk, TestMachine, eventually, soon};
@@ -42,8 +42,14 @@ fn members() -> Membership {
 }
 
 async fn start(disk: &SharedDisk) -> Result<(RaftHandle, SharedDeeds), StartError> {
+    start_with_state(disk, SharedDeeds::default()).await
+}
+
+async fn start_with_state(
+    disk: &SharedDisk,
+    deeds: SharedDeeds,
+) -> Result<(RaftHandle, SharedDeeds), StartError> {
     let (config, transport, log) = support::parts(disk.clone());
-    let deeds = SharedDeeds::default();
     let machine = Box::new(TestMachine::new(deeds.clone(), Default::default()));
     let handle = Node::start(config, transport, Box::new(log), machine).await?;
     Ok((handle, deeds))
@@ -93,6 +99,94 @@ async fn a_log_that_holds_the_end_of_the_snapshot_is_kept() {
         starts_with(disk.clone(), &expected).await;
         assert_eq!(disk.lock().unwrap().start, start);
     }
+}
+
+/// A machine with a disk of its own comes back anywhere between the beginning of the log and its
+/// end, and is given what it lacks, each command once.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_kept_its_state_is_given_the_rest_of_the_log() {
+    for snapshot in [None, Some(id(3, 4))] {
+        let first = snapshot.map_or(0, |last| last.index.0);
+        for applied in first.max(1)..=10 {
+            let disk = disk(3, snapshot.unwrap_or_default(), 10, snapshot);
+            let deeds = SharedDeeds::default();
+            {
+                let mut deeds = deeds.lock().unwrap();
+                deeds.is_durable = true;
+                deeds.applied = id(3, applied);
+                let kept = (1..=applied).map(|i| (Index(i), Bytes::from(format!("entry {i}"))));
+                deeds.commands = kept.collect();
+            }
+            let (handle, deeds) = start_with_state(&disk, deeds).await.unwrap();
+            assert!(
+                handle.status().commit.0 >= applied,
+                "what is applied is committed"
+            );
+            handle_leads(&handle).await;
+            handle.propose("next".into()).await.unwrap();
+            let commands = deeds.lock().unwrap().commands.clone();
+            let indexes: Vec<u64> = commands.iter().map(|(index, _)| index.0).collect();
+            // The no-op of the new term is at 11.
+            let expected: Vec<u64> = (1..=10).chain([12]).collect();
+            assert_eq!(indexes, expected, "from {applied}");
+            assert_eq!(deeds.lock().unwrap().restores, 0);
+            soon("shutdown", handle.shutdown()).await;
+        }
+    }
+}
+
+async fn handle_leads(handle: &RaftHandle) {
+    eventually("it leads", || handle.status().role == Role::Leader).await;
+}
+
+/// The newest snapshot may be newer than what the machine has on its disk.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_is_behind_the_newest_snapshot_becomes_that() {
+    for applied in [1, 4, 7] {
+        let disk = disk(3, id(3, 4), 10, Some(id(3, 8)));
+        let deeds = SharedDeeds::default();
+        {
+            let mut deeds = deeds.lock().unwrap();
+            deeds.is_durable = true;
+            deeds.applied = id(3, applied);
+        }
+        let (handle, deeds) = start_with_state(&disk, deeds).await.unwrap();
+        handle_leads(&handle).await;
+        handle.propose("next".into()).await.unwrap();
+        let deeds = deeds.lock().unwrap();
+        let commands: Vec<_> = deeds.commands.iter().map(|(_, c)| c.clone()).collect();
+        assert_eq!(commands, ["in the snapshot", "entry 9", "entry 10", "next"]);
+        assert_eq!(deeds.restores, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_lost_entries_without_saying_so_is_an_error() {
+    let deeds = SharedDeeds::default();
+    {
+        let mut deeds = deeds.lock().unwrap();
+        deeds.is_durable = true;
+        deeds.applied = id(3, 11);
+    }
+    let disk = disk(3, LogId::ZERO, 10, None);
+    let error = start_with_state(&disk, deeds).await.unwrap_err();
+    let (applied, last) = (id(3, 11), id(3, 10));
+    assert_eq!(error, StartError::Ahead { applied, last });
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_only_voter_with_a_damaged_log_never_serves() {
+    let disk = disk(3, LogId::ZERO, 10, None);
+    disk.lock().unwrap().damage(Index(8));
+    let (handle, _) = start(&disk).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    let status = handle.status();
+    assert_eq!(status.refilling, Some(id(3, 10)));
+    assert_eq!((status.role, status.metrics.elections), (Role::Follower, 0));
+    let refused = handle.propose("next".into()).await;
+    let nobody = ProposeError::NotLeader { leader: None };
+    assert_eq!(refused.unwrap_err(), nobody);
+    soon("shutdown", handle.shutdown()).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -103,6 +103,19 @@ enum WireMessage {
         number: u64,
         index: Option<u64>,
     },
+    RefillAccepted {
+        matched: u64,
+    },
+    RefillRejected(WireRejection),
+    RefillHeartbeatReply {
+        round: u64,
+    },
+    AppendNoRoom {
+        matched: u64,
+    },
+    RefillNoRoom {
+        matched: u64,
+    },
 }
 
 impl From<LogId> for WireLogId {
@@ -173,24 +186,10 @@ impl WireMessage {
                 entries: u32::try_from(append.entries.len())
                     .expect("more entries would not fit into memory"),
             },
-            Message::AppendReply(AppendReply::Accepted { matched }) => {
-                Self::AppendAccepted { matched: matched.0 }
-            }
-            Message::AppendReply(AppendReply::Rejected {
-                base,
-                conflict,
-                last,
-            }) => Self::AppendRejected(WireRejection {
-                base: (*base).into(),
-                conflict_term: conflict.term.0,
-                conflict_first: conflict.first.0,
-                conflict_last: conflict.last.0,
-                last: (*last).into(),
-            }),
+            Message::AppendReply(reply) => Self::of_append_reply(*reply, false),
+            Message::RefillReply(reply) => Self::of_append_reply(*reply, true),
             Message::Heartbeat(heartbeat) => heartbeat.into(),
-            Message::HeartbeatReply(HeartbeatReply { round }) => {
-                Self::HeartbeatReply { round: *round }
-            }
+            Message::HeartbeatReply(reply) => reply.into(),
             Message::Snapshot(descriptor) => {
                 Self::Snapshot(WireSnapshot::new(descriptor, membership_bytes))
             }
@@ -200,6 +199,40 @@ impl WireMessage {
                 number: *number,
                 index: index.map(|index| index.0),
             },
+        }
+    }
+
+    fn of_append_reply(reply: AppendReply, is_refilling: bool) -> Self {
+        match (reply, is_refilling) {
+            (AppendReply::Accepted { matched }, false) => {
+                Self::AppendAccepted { matched: matched.0 }
+            }
+            (AppendReply::Accepted { matched }, true) => {
+                Self::RefillAccepted { matched: matched.0 }
+            }
+            (AppendReply::NoRoom { matched }, false) => Self::AppendNoRoom { matched: matched.0 },
+            (AppendReply::NoRoom { matched }, true) => Self::RefillNoRoom { matched: matched.0 },
+            (
+                AppendReply::Rejected {
+                    base,
+                    conflict,
+                    last,
+                },
+                is_refilling,
+            ) => {
+                let rejection = WireRejection {
+                    base: base.into(),
+                    conflict_term: conflict.term.0,
+                    conflict_first: conflict.first.0,
+                    conflict_last: conflict.last.0,
+                    last: last.into(),
+                };
+                if is_refilling {
+                    Self::RefillRejected(rejection)
+                } else {
+                    Self::AppendRejected(rejection)
+                }
+            }
         }
     }
 
@@ -235,9 +268,20 @@ impl WireMessage {
                 matched: Index(matched),
             }),
             Self::AppendRejected(rejection) => Message::AppendReply(rejection.into()),
+            Self::RefillAccepted { matched } => Message::RefillReply(AppendReply::Accepted {
+                matched: Index(matched),
+            }),
+            Self::RefillRejected(rejection) => Message::RefillReply(rejection.into()),
+            Self::AppendNoRoom { matched } => Message::AppendReply(AppendReply::NoRoom {
+                matched: Index(matched),
+            }),
+            Self::RefillNoRoom { matched } => Message::RefillReply(AppendReply::NoRoom {
+                matched: Index(matched),
+            }),
             Self::Heartbeat { commit, round } => heartbeat(commit, round, false),
             Self::LastHeartbeat { commit, round } => heartbeat(commit, round, true),
-            Self::HeartbeatReply { round } => Message::HeartbeatReply(HeartbeatReply { round }),
+            Self::HeartbeatReply { round } => heartbeat_reply(round, false),
+            Self::RefillHeartbeatReply { round } => heartbeat_reply(round, true),
             Self::Snapshot(snapshot) => Message::Snapshot(snapshot.into_descriptor(rest)?),
             Self::TimeoutNow => Message::TimeoutNow,
             Self::ReadIndex { number } => Message::ReadIndex(ReadIndex { number }),
@@ -274,6 +318,24 @@ impl From<&Heartbeat> for WireMessage {
             Self::Heartbeat { commit, round }
         }
     }
+}
+
+impl From<&HeartbeatReply> for WireMessage {
+    fn from(reply: &HeartbeatReply) -> Self {
+        let round = reply.round;
+        if reply.is_refilling {
+            Self::RefillHeartbeatReply { round }
+        } else {
+            Self::HeartbeatReply { round }
+        }
+    }
+}
+
+fn heartbeat_reply(round: u64, is_refilling: bool) -> Message {
+    Message::HeartbeatReply(HeartbeatReply {
+        round,
+        is_refilling,
+    })
 }
 
 fn heartbeat(commit: u64, round: u64, is_last: bool) -> Message {

@@ -63,13 +63,22 @@ fn one_of_each_kind() -> Vec<Message> {
             },
             last: id(1, 6),
         }),
+        Message::AppendReply(AppendReply::NoRoom { matched: Index(12) }),
+        Message::RefillReply(AppendReply::Accepted { matched: Index(12) }),
         heartbeat(17),
         Message::Heartbeat(Heartbeat {
             commit: Index(5),
             round: 18,
             is_last: true,
         }),
-        Message::HeartbeatReply(HeartbeatReply { round: 17 }),
+        Message::HeartbeatReply(HeartbeatReply {
+            round: 17,
+            is_refilling: false,
+        }),
+        Message::HeartbeatReply(HeartbeatReply {
+            round: 17,
+            is_refilling: true,
+        }),
         Message::TimeoutNow,
         Message::ReadIndex(ReadIndex { number: 3 }),
         Message::ReadIndexReply(ReadIndexReply {

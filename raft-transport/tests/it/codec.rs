@@ -116,7 +116,10 @@ fn golden() -> Vec<(Message, String)> {
             format!("07000000{}", words(&[6, 10])),
         ),
         (
-            Message::HeartbeatReply(HeartbeatReply { round: 10 }),
+            Message::HeartbeatReply(HeartbeatReply {
+                round: 10,
+                is_refilling: false,
+            }),
             format!("08000000{}", word(10)),
         ),
         (
@@ -169,6 +172,37 @@ fn golden() -> Vec<(Message, String)> {
                 index: Some(Index(13)),
             }),
             format!("0e000000{}01{}", word(12), word(13)),
+        ),
+        (
+            Message::RefillReply(AppendReply::Accepted { matched: Index(9) }),
+            format!("0f000000{}", word(9)),
+        ),
+        (
+            Message::RefillReply(AppendReply::Rejected {
+                base: id(4, 7),
+                conflict: Conflict {
+                    term: Term(3),
+                    first: Index(5),
+                    last: Index(6),
+                },
+                last: id(3, 8),
+            }),
+            format!("10000000{}", words(&[4, 7, 3, 5, 6, 3, 8])),
+        ),
+        (
+            Message::HeartbeatReply(HeartbeatReply {
+                round: 10,
+                is_refilling: true,
+            }),
+            format!("11000000{}", word(10)),
+        ),
+        (
+            Message::AppendReply(AppendReply::NoRoom { matched: Index(9) }),
+            format!("12000000{}", word(9)),
+        ),
+        (
+            Message::RefillReply(AppendReply::NoRoom { matched: Index(9) }),
+            format!("13000000{}", word(9)),
         ),
     ]
 }
@@ -445,6 +479,26 @@ fn any_append() -> impl Strategy<Value = Append> {
         })
 }
 
+fn any_append_reply() -> impl Strategy<Value = AppendReply> {
+    let index = any::<u64>().prop_map(Index);
+    let rejected = (any_id(), any_id(), any::<u64>(), any_id());
+    prop_oneof![
+        index
+            .clone()
+            .prop_map(|matched| AppendReply::Accepted { matched }),
+        index.prop_map(|matched| AppendReply::NoRoom { matched }),
+        rejected.prop_map(|(base, run, first, last)| AppendReply::Rejected {
+            base,
+            conflict: Conflict {
+                term: run.term,
+                first: Index(first),
+                last: run.index,
+            },
+            last,
+        }),
+    ]
+}
+
 fn any_message() -> impl Strategy<Value = Message> {
     let word = any::<u64>();
     prop_oneof![
@@ -468,20 +522,6 @@ fn any_message() -> impl Strategy<Value = Message> {
         (any::<bool>(), any_id())
             .prop_map(|(granted, last)| Message::VoteReply(VoteReply { granted, last })),
         any_append().prop_map(Message::Append),
-        word.prop_map(|matched| Message::AppendReply(AppendReply::Accepted {
-            matched: Index(matched)
-        })),
-        (any_id(), any_id(), word, any_id()).prop_map(|(base, run, first, last)| {
-            Message::AppendReply(AppendReply::Rejected {
-                base,
-                conflict: Conflict {
-                    term: run.term,
-                    first: Index(first),
-                    last: run.index,
-                },
-                last,
-            })
-        }),
         (word, word, any::<bool>()).prop_map(|(commit, round, is_last)| {
             Message::Heartbeat(Heartbeat {
                 commit: Index(commit),
@@ -489,7 +529,14 @@ fn any_message() -> impl Strategy<Value = Message> {
                 is_last,
             })
         }),
-        word.prop_map(|round| Message::HeartbeatReply(HeartbeatReply { round })),
+        (word, any::<bool>()).prop_map(|(round, is_refilling)| {
+            Message::HeartbeatReply(HeartbeatReply {
+                round,
+                is_refilling,
+            })
+        }),
+        any_append_reply().prop_map(Message::AppendReply),
+        any_append_reply().prop_map(Message::RefillReply),
     ]
 }
 
@@ -517,7 +564,7 @@ proptest! {
     fn arbitrary_bytes_are_refused_or_read_but_never_panic(
         mut bytes in proptest::collection::vec(any::<u8>(), 0..400),
         version in any::<bool>(),
-        kind in 0_u8..16,
+        kind in 0_u8..21,
     ) {
         if version && bytes.len() > 70 {
             bytes[0] = codec::VERSION;

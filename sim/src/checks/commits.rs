@@ -154,7 +154,8 @@ impl Commits {
     }
 
     /// By Log Matching it is enough to look at the last entry. A disk that was lost counts as a
-    /// holder and as a voter that refuses: it never comes back under its name.
+    /// holder and as a voter that refuses: it never comes back under its name. So does one that
+    /// lost this entry, until it has it again.
     ///
     /// # Errors
     /// When too few disks have it, or somebody without it could win.
@@ -172,7 +173,7 @@ impl Commits {
             let lacking: Vec<_> = half
                 .iter()
                 .filter_map(|(id, incarnation)| of(*id, *incarnation))
-                .filter(|node| !node.disk.has(last))
+                .filter(|node| !node.disk.has(last) && !node.disk.vouches_for(last))
                 .collect();
             let holders = half.len() - lacking.len();
             require(half.is_empty() || holders >= needed, 27, || {
@@ -181,10 +182,13 @@ impl Commits {
             if !self.changes.is_empty() {
                 continue;
             }
-            for candidate in lacking {
+            // Who lost entries neither wins nor votes.
+            for candidate in lacking.iter().filter(|node| !node.disk.is_refilling()) {
                 let end = candidate.disk.last();
                 let voters = half.iter().filter_map(|(id, life)| of(*id, *life));
-                let votes = voters.filter(|voter| voter.disk.last() <= end).count();
+                let votes = voters
+                    .filter(|voter| !voter.disk.is_refilling() && voter.disk.last() <= end)
+                    .count();
                 require(votes < needed, 28, || {
                     format!(
                         "n{}, at {end}, lacks {last} and could win {votes} votes",

@@ -138,6 +138,11 @@ impl Checks {
             format!("n{id} applied {} of {}", state.applied, state.commit)
         })?;
         self.durable(node)?;
+        require(
+            state.role == Role::Follower || !node.disk.is_refilling(),
+            45,
+            || format!("n{id} is {}, its disk lost entries", state.role.name()),
+        )?;
         let grown = self.commits.turn(node, before)?;
         let leads = state.role == Role::Leader;
         if leads {
@@ -197,9 +202,15 @@ impl Checks {
                 continue;
             };
             let holds = match node.log.term_at(*matched) {
-                Some(term) => other.disk.has(LogId::new(term, *matched)),
+                Some(term) => {
+                    let id = LogId::new(term, *matched);
+                    other.disk.has(id) || other.disk.vouches_for(id)
+                }
                 // It was compacted, so it is committed.
-                None => *matched < node.log.start().index && other.disk.last().index >= *matched,
+                None => {
+                    let holds = other.disk.last().index >= *matched;
+                    *matched < node.log.start().index && (holds || other.disk.vouches_at(*matched))
+                }
             };
             require(holds, 32, || {
                 let last = other.disk.last();
@@ -219,6 +230,14 @@ impl Checks {
     pub(crate) fn promise(&mut self, envelope: &Envelope, sender: &Node) -> Result<(), Violation> {
         let disk = &sender.disk;
         let (id, term) = (sender.id, envelope.term);
+        let wants_to_count = match &envelope.message {
+            Message::Vote(_) | Message::AppendReply(_) => true,
+            Message::VoteReply(reply) => reply.granted,
+            _ => false,
+        };
+        require(!(wants_to_count && disk.is_refilling()), 45, || {
+            format!("n{id} lost entries and says {}", envelope.message.name())
+        })?;
         let last = match &envelope.message {
             Message::Vote(vote) => {
                 self.elections.claimed(envelope, vote.last);
@@ -232,7 +251,12 @@ impl Checks {
                 }
                 reply.last
             }
-            Message::AppendReply(AppendReply::Accepted { matched }) => {
+            Message::AppendReply(
+                AppendReply::Accepted { matched } | AppendReply::NoRoom { matched },
+            )
+            | Message::RefillReply(
+                AppendReply::Accepted { matched } | AppendReply::NoRoom { matched },
+            ) => {
                 return require(
                     disk.last().index >= *matched && disk.hard_state().term == term,
                     33,
@@ -244,7 +268,8 @@ impl Checks {
                     },
                 );
             }
-            Message::AppendReply(AppendReply::Rejected { last, .. }) => *last,
+            Message::AppendReply(AppendReply::Rejected { last, .. })
+            | Message::RefillReply(AppendReply::Rejected { last, .. }) => *last,
             _ => return Ok(()),
         };
         require(disk.hard_state().term == term, 33, || {

@@ -47,6 +47,8 @@ impl World {
             Family::Wipe => self.strike_wipe(),
             Family::Reconfigure => self.strike_reconfigure(),
             Family::Transfer => self.strike_transfer(),
+            Family::Damage => self.strike_damage(),
+            Family::Short => self.strike_short(),
         }
         let drawn = self.options.faults.iter().find(|(f, _)| *f == family);
         if let Some((_, mean)) = drawn.copied()
@@ -93,6 +95,7 @@ impl World {
             node.stalled_until = node.stalled_until.min(now);
             node.clock_stops_until = 0;
             node.disk_fails = false;
+            node.short_until = 0;
             if node.standing == Standing::Down {
                 self.start(id);
             } else if node.is_up() {

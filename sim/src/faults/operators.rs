@@ -192,9 +192,11 @@ impl World {
         }
     }
 
+    /// Whether a member has all that it ever promised.
     fn has_disk(&self, id: NodeId, incarnation: Incarnation) -> bool {
         let node = self.node(id);
-        node.incarnation == incarnation && node.standing != Standing::Lost
+        let is_there = node.incarnation == incarnation && node.standing != Standing::Lost;
+        is_there && !node.disk.is_refilling()
     }
 
     /// Whether a majority of disks is left, on the way there and at the end.

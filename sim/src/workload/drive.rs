@@ -209,6 +209,7 @@ impl World {
             }
             Answer::NotProposed(
                 ProposeError::Busy { .. }
+                | ProposeError::NoRoom(_)
                 | ProposeError::TooLarge { .. }
                 | ProposeError::Transferring(_),
             )

@@ -217,7 +217,10 @@ fn long_reordering() {
     };
     let reply = |network: &mut Network| {
         let mut reply = message(SERVER, CLIENT, 0);
-        reply.message = Message::HeartbeatReply(raft_core::message::HeartbeatReply { round: 0 });
+        reply.message = Message::HeartbeatReply(raft_core::message::HeartbeatReply {
+            round: 0,
+            is_refilling: false,
+        });
         match network.send(0, &reply) {
             Fate::Arrives { at, .. } => at,
             fate => panic!("{fate:?}"),

@@ -495,7 +495,13 @@ fn timer() {
             never,
         ),
         (Message::AppendReply(rejected), never),
-        (Message::HeartbeatReply(HeartbeatReply { round: 0 }), never),
+        (
+            Message::HeartbeatReply(HeartbeatReply {
+                round: 0,
+                is_refilling: false,
+            }),
+            never,
+        ),
     ];
     for (message, expected) in table {
         for (term, expected) in (1..).zip(expected) {

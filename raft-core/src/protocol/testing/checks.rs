@@ -83,10 +83,16 @@ impl Checks {
                 let other = nodes.get(&id)?;
                 (other.incarnation == member.incarnation).then_some(other)
             };
-            if !membership.is_voter(node.id) || known(node.id).is_none() {
+            // A disk that lost entries neither wins nor votes until it has them again.
+            let is_refilling = node.disk.refill_to.is_some();
+            if !membership.is_voter(node.id) || known(node.id).is_none() || is_refilling {
                 continue;
             }
-            let votes = |id| known(id).is_some_and(|voter| voter.disk.last() <= last);
+            let votes = |id| {
+                known(id).is_some_and(|voter| {
+                    voter.disk.refill_to.is_none() && voter.disk.last() <= last
+                })
+            };
             assert!(
                 !Electorate::of(&membership).is_quorum(votes),
                 "n{} could win without committed {entry}",
@@ -146,7 +152,7 @@ impl Checks {
                 }
                 let claimed = raft.log.id_at(*matched);
                 assert!(
-                    nodes[follower].disk.has(claimed),
+                    nodes[follower].disk.has(claimed) || nodes[follower].disk.vouches_for(claimed),
                     "n{follower} matched {claimed}"
                 );
             }
@@ -168,14 +174,20 @@ impl Checks {
                 }
                 (Some(to).filter(|_| reply.granted), reply.last)
             }
-            Message::AppendReply(AppendReply::Accepted { matched }) => {
+            Message::AppendReply(
+                AppendReply::Accepted { matched } | AppendReply::NoRoom { matched },
+            )
+            | Message::RefillReply(
+                AppendReply::Accepted { matched } | AppendReply::NoRoom { matched },
+            ) => {
                 assert!(
                     disk.last().index >= *matched,
                     "n{from} acknowledges {matched}"
                 );
                 (None, LogId::ZERO)
             }
-            Message::AppendReply(AppendReply::Rejected { last, .. }) => (None, *last),
+            Message::AppendReply(AppendReply::Rejected { last, .. })
+            | Message::RefillReply(AppendReply::Rejected { last, .. }) => (None, *last),
             _ => return,
         };
         assert_eq!(
@@ -185,6 +197,11 @@ impl Checks {
         assert!(
             disk.has(last),
             "n{from} claims {last}, which is not on its disk"
+        );
+        let is_counted = candidate.is_some() || matches!(envelope.message, Message::AppendReply(_));
+        assert!(
+            disk.refill_to.is_none() || !is_counted,
+            "n{from} lost entries and wants to be counted"
         );
         let Some(candidate) = candidate else {
             return;

@@ -275,6 +275,13 @@ impl Cluster {
         self.note(|| format!("n{id} crashes with {disk}"));
     }
 
+    /// The node loses power, and the entries from this one on, although they were synced.
+    pub(super) fn damage(&mut self, id: NodeId, from: Index) {
+        self.crash(id, 0);
+        self.nodes.get_mut(&id).expect("known").disk.damage(from);
+        self.start(id);
+    }
+
     /// Starts all nodes anew, so that changed limits and timing hold.
     pub(super) fn restart_all(&mut self) {
         for id in self.ids() {

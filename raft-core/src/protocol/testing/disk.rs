@@ -19,6 +19,10 @@ pub(super) struct Disk {
     pub(super) start: LogId,
     pub(super) entries: Vec<Entry>,
     pub(super) snapshot: Option<SnapshotDescriptor>,
+    /// What was damaged has to be reached again: remembered until it is.
+    pub(super) refill_to: Option<LogId>,
+    /// Entries that were lost by damage: the node still vouches for them, by not voting.
+    pub(super) vouched: Vec<LogId>,
 }
 
 impl Disk {
@@ -90,11 +94,33 @@ impl Disk {
             );
             self.entries.push(entry.clone());
         }
+        self.look_whether_whole();
     }
 
     fn reset(&mut self, to: LogId) {
         self.entries.clear();
         self.start = to;
+        self.look_whether_whole();
+    }
+
+    /// Synced entries are damaged from this one on; term and vote are intact.
+    pub(super) fn damage(&mut self, from: Index) {
+        self.refill_to = self.refill_to.max(Some(self.last()));
+        let lost = self.entries.iter().filter(|entry| entry.index() >= from);
+        self.vouched.extend(lost.map(Entry::id));
+        self.entries.retain(|entry| entry.index() < from);
+    }
+
+    /// Whether this entry was lost by damage, and the node votes for nobody until it has it again.
+    pub(super) fn vouches_for(&self, id: LogId) -> bool {
+        self.vouched.contains(&id)
+    }
+
+    fn look_whether_whole(&mut self) {
+        if self.refill_to.is_some_and(|to| self.last() >= to) {
+            self.refill_to = None;
+            self.vouched.clear();
+        }
     }
 
     /// A complete snapshot; the newest one is kept.
@@ -115,7 +141,10 @@ impl Disk {
             );
             self.reset(last);
         }
-        LoadedLog::of_entries(self.hard_state, self.start, &self.entries)
+        LoadedLog {
+            refill_to: self.refill_to,
+            ..LoadedLog::of_entries(self.hard_state, self.start, &self.entries)
+        }
     }
 
     /// The membership that the disk knows, else the bootstrapped one.

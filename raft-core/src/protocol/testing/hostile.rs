@@ -234,7 +234,10 @@ fn strangers_other_lives_and_nobody_are_not_counted() {
             last: id(3, 4),
         }),
         Message::AppendReply(AppendReply::Accepted { matched: Index(5) }),
-        Message::HeartbeatReply(HeartbeatReply { round: 0 }),
+        Message::HeartbeatReply(HeartbeatReply {
+            round: 0,
+            is_refilling: false,
+        }),
         Message::ReadIndex(ReadIndex { number }),
         Message::ReadIndexReply(ReadIndexReply { number, index }),
     ];
@@ -395,7 +398,15 @@ fn message() -> impl Strategy<Value = Message> {
         1 => (any::<bool>(), log_id())
             .prop_map(|(granted, last)| Message::VoteReply(VoteReply { granted, last })),
         2 => heartbeat,
-        1 => number().prop_map(|round| Message::HeartbeatReply(HeartbeatReply { round })),
+        1 => (number(), any::<bool>()).prop_map(|(round, is_refilling)| {
+            Message::HeartbeatReply(HeartbeatReply { round, is_refilling })
+        }),
+        1 => number().prop_map(|matched| {
+            Message::AppendReply(AppendReply::NoRoom { matched: Index(matched) })
+        }),
+        1 => number().prop_map(|matched| {
+            Message::RefillReply(AppendReply::Accepted { matched: Index(matched) })
+        }),
     ]
 }
 

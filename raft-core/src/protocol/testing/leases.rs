@@ -144,7 +144,12 @@ fn a_lease_begins_before_the_heartbeat_that_a_majority_answers() {
         _ => None,
     });
     let round = beats.max().expect("a heartbeat is sent");
-    let answer = |round| Message::HeartbeatReply(HeartbeatReply { round });
+    let answer = |round| {
+        Message::HeartbeatReply(HeartbeatReply {
+            round,
+            is_refilling: false,
+        })
+    };
     cluster.network.clear();
     for id in 2..=5 {
         say(&mut cluster, NodeId(id), A, term, answer(round - 1));

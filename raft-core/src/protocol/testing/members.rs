@@ -549,7 +549,10 @@ fn a_wiped_node_counts_for_nothing_until_it_is_taken_in_again() {
         Message::AppendReply(AppendReply::Accepted {
             matched: before.last.index,
         }),
-        Message::HeartbeatReply(HeartbeatReply { round: 0 }),
+        Message::HeartbeatReply(HeartbeatReply {
+            round: 0,
+            is_refilling: false,
+        }),
         Message::VoteReply(VoteReply {
             granted: true,
             last: before.last,

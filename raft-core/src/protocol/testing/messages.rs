@@ -309,13 +309,19 @@ fn heartbeat_reply() {
     cluster.read(A, 2);
     cluster.network.clear();
     for (term, round) in [(2, 0), (2, 1), (1, 2)] {
-        let reply = HeartbeatReply { round };
+        let reply = HeartbeatReply {
+            round,
+            is_refilling: false,
+        };
         harmless(&mut cluster, B, A, term, Message::HeartbeatReply(reply));
         harmless(&mut cluster, A, B, term, Message::HeartbeatReply(reply));
     }
     let is_ready = |line: &String| line.contains("read 2 ready");
     assert!(!cluster.take_trace().iter().any(is_ready));
-    let reply = Message::HeartbeatReply(HeartbeatReply { round: 2 });
+    let reply = Message::HeartbeatReply(HeartbeatReply {
+        round: 2,
+        is_refilling: false,
+    });
     let envelope = cluster.envelope(B, A, Term(2), reply);
     cluster.receive(envelope);
     assert!(cluster.take_trace().iter().any(is_ready));

@@ -69,21 +69,32 @@ fn message(message: &Message) -> String {
                 m.commit
             )
         }
-        Message::AppendReply(AppendReply::Accepted { matched }) => format!("accepted {matched}"),
-        Message::AppendReply(AppendReply::Rejected {
-            base,
-            conflict,
-            last,
-        }) => format!(
-            "rejected base {base} conflict term {} {}..{} last {last}",
-            conflict.term, conflict.first, conflict.last
-        ),
+        Message::AppendReply(reply) => append_reply(reply),
+        Message::RefillReply(reply) => format!("{}, refilling", append_reply(reply)),
         Message::Heartbeat(m) => format!("heartbeat commit {} round {}", m.commit, m.round),
+        Message::HeartbeatReply(m) if m.is_refilling => {
+            format!("heartbeat-reply round {}, refilling", m.round)
+        }
         Message::HeartbeatReply(m) => format!("heartbeat-reply round {}", m.round),
         Message::Snapshot(m) => format!("snapshot {}", m.meta.last),
         Message::TimeoutNow => "timeout-now".to_owned(),
         Message::ReadIndex(m) => format!("read-index {}", m.number),
         Message::ReadIndexReply(m) => format!("read-index-reply {} {:?}", m.number, m.index),
+    }
+}
+
+fn append_reply(reply: &AppendReply) -> String {
+    match reply {
+        AppendReply::Accepted { matched } => format!("accepted {matched}"),
+        AppendReply::NoRoom { matched } => format!("no room behind {matched}"),
+        AppendReply::Rejected {
+            base,
+            conflict,
+            last,
+        } => format!(
+            "rejected base {base} conflict term {} {}..{} last {last}",
+            conflict.term, conflict.first, conflict.last
+        ),
     }
 }
 

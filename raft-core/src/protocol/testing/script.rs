@@ -192,6 +192,10 @@ impl Runner {
             "load" => drop(cluster.load(node(args)?)),
             "crash" => cluster.crash(node(args)?, count(args, 0)?),
             "restart" => cluster.start(node(args)?),
+            "damage" => {
+                let id = node(args)?;
+                cluster.damage(id, Index(count(args, 1)? as u64));
+            }
             "append" => append(cluster, args)?,
             "unreachable" => cluster.step(node(args)?, Input::Unreachable(node(args)?)),
             "stabilize" => cluster.stabilize(),

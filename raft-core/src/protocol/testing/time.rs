@@ -83,7 +83,10 @@ fn only_a_leader_and_a_vote_restart_the_deadline() {
         }),
         Message::AppendReply(AppendReply::Accepted { matched: Index(1) }),
         Message::AppendReply(rejected),
-        Message::HeartbeatReply(HeartbeatReply { round: 0 }),
+        Message::HeartbeatReply(HeartbeatReply {
+            round: 0,
+            is_refilling: false,
+        }),
     ];
     // The message, and whether it restarts the deadline when its term is older, the same, newer.
     let mut table = vec![

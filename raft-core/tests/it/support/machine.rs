@@ -14,6 +14,9 @@ use raft_core::{
 pub(crate) struct Deeds {
     /// All commands that are part of the state, however they came into it.
     pub(crate) commands: Vec<(Index, Bytes)>,
+    /// The state is on a disk of its own, with the last command that is part of it.
+    pub(crate) is_durable: bool,
+    pub(crate) applied: LogId,
     pub(crate) apply_delay: Duration,
     pub(crate) images: u64,
     pub(crate) restores: u64,
@@ -56,6 +59,7 @@ impl StateMachine for TestMachine {
                 _ => {}
             }
             let mut deeds = self.deeds.lock().unwrap();
+            deeds.applied = command.id;
             deeds.commands.push((command.index(), command.payload));
             replies.push(Bytes::from(deeds.commands.len().to_string()));
         }
@@ -96,12 +100,18 @@ impl StateMachine for TestMachine {
         }
         let mut deeds = self.deeds.lock().unwrap();
         deeds.restores += 1;
+        deeds.applied = snapshot.descriptor().meta.last;
         deeds.commands = commands;
         Ok(())
     }
 
     fn applied(&self) -> LogId {
-        LogId::ZERO
+        let deeds = self.deeds.lock().unwrap();
+        if deeds.is_durable {
+            deeds.applied
+        } else {
+            LogId::ZERO
+        }
     }
 }
 

@@ -107,8 +107,19 @@ impl Cluster {
     }
 
     pub(crate) async fn start_as(&mut self, id: u64, incarnation: Incarnation, disk: SharedDisk) {
+        self.start_with_state(id, incarnation, disk, SharedDeeds::default())
+            .await;
+    }
+
+    /// Starts a member whose state machine has a disk of its own.
+    pub(crate) async fn start_with_state(
+        &mut self,
+        id: u64,
+        incarnation: Incarnation,
+        disk: SharedDisk,
+        deeds: SharedDeeds,
+    ) {
         let token = Arc::new(());
-        let deeds = SharedDeeds::default();
         let transport = self.network.transport(NodeId(id), Arc::clone(&token));
         let weak = Arc::downgrade(&transport);
         let log = TestLog::new(Arc::clone(&disk), Arc::clone(&token));

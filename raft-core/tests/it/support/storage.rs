@@ -29,6 +29,10 @@ pub(crate) struct Disk {
     pub(crate) fail_reads: bool,
     pub(crate) reads: u64,
     pub(crate) read_delay: Duration,
+    /// Synced entries were lost; remembered until the log is as new as this.
+    pub(crate) refill_to: Option<LogId>,
+    /// There is no room for commands.
+    pub(crate) is_short_of_room: bool,
     pub(crate) snapshots: Snapshots,
 }
 
@@ -106,6 +110,22 @@ impl Disk {
         self.entry_bytes = self.entries.iter().map(|e| e.encoded_len() as u64).sum();
     }
 
+    fn last(&self) -> LogId {
+        self.entries.last().map_or(self.start, Entry::id)
+    }
+
+    /// Loses the entries from this one on, although they were synced.
+    pub(crate) fn damage(&mut self, from: Index) {
+        self.refill_to = self.refill_to.max(Some(self.last()));
+        self.entries.retain(|entry| entry.index() < from);
+        self.count_bytes();
+    }
+
+    fn look_whether_whole(&mut self) {
+        let last = self.last();
+        self.refill_to.take_if(|to| last >= *to);
+    }
+
     fn end(&self) -> u64 {
         self.start.index.0 + self.entries.len() as u64
     }
@@ -116,7 +136,11 @@ impl LogStore for TestLog {
     async fn load(&mut self) -> Result<LoadedLog, StorageError> {
         let disk = self.disk.lock().unwrap();
         let (hard_state, start) = (disk.hard_state, disk.start);
-        Ok(LoadedLog::of_entries(hard_state, start, &disk.entries))
+        let found = LoadedLog::of_entries(hard_state, start, &disk.entries);
+        Ok(LoadedLog {
+            refill_to: disk.refill_to,
+            ..found
+        })
     }
 
     async fn append(&mut self, batch: AppendBatch) -> Result<(), StorageError> {
@@ -146,6 +170,7 @@ impl LogStore for TestLog {
             disk.entries.push(entry);
         }
         disk.appends += 1;
+        disk.look_whether_whole();
         Ok(())
     }
 
@@ -170,6 +195,7 @@ impl LogStore for TestLog {
         disk.start = to;
         disk.entries.clear();
         disk.count_bytes();
+        disk.look_whether_whole();
         Ok(())
     }
 
@@ -220,7 +246,7 @@ impl LogReader for TestLog {
         LogUsage {
             log_bytes: disk.entry_bytes,
             disk_bytes: 0,
-            is_short_of_room: false,
+            is_short_of_room: disk.is_short_of_room,
         }
     }
 }
