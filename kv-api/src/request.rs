@@ -158,4 +158,9 @@ pub struct NodeStatus {
     pub log_start: u64,
     /// Who belongs to the group and may do what, as far as the node knows.
     pub membership: MembersReport,
+    /// Synced entries of its log were lost, and it does not vote before its log has reached this
+    /// one again: term and index. None on a healthy node.
+    pub refilling: Option<(u64, u64)>,
+    /// Its disk has no room for commands, so it refuses them.
+    pub is_short_of_room: bool,
 }

@@ -251,7 +251,7 @@ fn transfer_failed(error: TransferError) -> Administered {
     let why = error.to_string();
     Administered::Answer(match error {
         TransferError::NotLeader { leader } => return Administered::NotLeader(leader),
-        TransferError::NotAVoter(_) => Outcome::Refused(why),
+        TransferError::NotAVoter(_) | TransferError::Refilling(_) => Outcome::Refused(why),
         TransferError::Stopped(_) => Outcome::Unknown(why),
         _ => Outcome::Unavailable(why),
     })
@@ -353,6 +353,8 @@ mod tests {
     #[test]
     fn a_transfer_is_refused_only_where_it_cannot_ever_work() {
         let id = NodeId(4);
+        let refilling = outcome(transfer_failed(TransferError::Refilling(id)));
+        assert!(matches!(refilling, Outcome::Refused(_)), "{refilling:?}");
         let refused = outcome(transfer_failed(TransferError::NotAVoter(id)));
         assert_eq!(
             refused,

@@ -224,6 +224,8 @@ impl Service {
     fn write_failed(&self, error: ProposeError) -> Outcome {
         match error {
             ProposeError::NotLeader { leader } => self.not_leader(leader),
+            // Asking again soon does not help: somebody has to make room first.
+            ProposeError::NoRoom(_) => Outcome::Refused(error.to_string()),
             ProposeError::TooLarge { bytes, limit } => Outcome::Limit(command_limit(bytes, limit)),
             ProposeError::Busy { .. } => Outcome::Unavailable(error.to_string()),
             // A node that stopped may have taken the proposal before. So may whatever error a later
@@ -294,6 +296,8 @@ impl Service {
                 .collect(),
             log_start: status.log_start.index.0,
             membership: admin::report(&status.members, status.is_changing()),
+            refilling: status.refilling.map(|to| (to.term.0, to.index.0)),
+            is_short_of_room: status.log.is_short_of_room,
         }
     }
 }

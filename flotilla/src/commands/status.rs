@@ -129,6 +129,10 @@ fn node_object(report: &NodeReport, members: Option<&MembersReport>) -> Value {
         "log_start": status.map(|status| status.log_start),
         "log_bytes": status.map(|status| status.log_bytes),
         "disk_bytes": status.map(|status| status.disk_bytes),
+        "short_of_room": status.map(|status| status.is_short_of_room),
+        "refilling": status.and_then(|status| status.refilling).map(|(term, index)| {
+            json!({ "term": term, "index": index })
+        }),
         "storage": status.map(|status| &status.storage),
         "version": status.map(|status| &status.version),
     })
@@ -184,7 +188,7 @@ fn row(
     [
         id,
         address,
-        format!("{}{stranger}", role.unwrap_or_default()),
+        format!("{}{stranger}{}", role.unwrap_or_default(), trouble(status)),
         status.term.to_string(),
         status.commit.to_string(),
         status.applied.to_string(),
@@ -196,6 +200,19 @@ fn row(
         printable(status.storage.as_bytes()),
         printable(status.version.as_bytes()),
     ]
+}
+
+/// What keeps a node from doing its part.
+fn trouble(status: &NodeStatus) -> String {
+    let refilling = status
+        .refilling
+        .map(|(term, index)| format!(" (log damaged, refilling to {index}@{term})"));
+    let room = status.is_short_of_room.then_some(" (disk short of room)");
+    format!(
+        "{}{}",
+        refilling.unwrap_or_default(),
+        room.unwrap_or_default()
+    )
 }
 
 /// A number of bytes for people.
@@ -282,6 +299,8 @@ mod tests {
                 "snapshot_index",
                 "log_bytes",
                 "disk_bytes",
+                "short_of_room",
+                "refilling",
                 "storage",
                 "version",
             ];
@@ -291,6 +310,30 @@ mod tests {
         assert_eq!(nodes[0]["reachable"], true);
         assert_eq!(nodes[1]["reachable"], false);
         assert_eq!(nodes[1]["role"], Value::Null);
+    }
+
+    #[test]
+    fn a_node_in_trouble_says_so() {
+        let mut damaged = report(1, "follower", 3);
+        if let Some(status) = &mut damaged.status {
+            status.refilling = Some((2, 7));
+        }
+        let mut full = report(2, "leader", 3);
+        if let Some(status) = &mut full.status {
+            status.is_short_of_room = true;
+        }
+        let reports = [damaged, full, silent(3)];
+        let shown = table(&reports);
+        assert!(
+            shown.contains("follower (log damaged, refilling to 7@2)"),
+            "{shown}"
+        );
+        assert!(shown.contains("leader (disk short of room)"), "{shown}");
+        let nodes = &object(&reports)["nodes"];
+        assert_eq!(nodes[0]["refilling"], json!({ "term": 2, "index": 7 }));
+        assert_eq!(nodes[1]["refilling"], Value::Null);
+        let short = [0, 1, 2].map(|node| nodes[node]["short_of_room"].clone());
+        assert_eq!(short, [json!(false), json!(true), Value::Null]);
     }
 
     #[test]

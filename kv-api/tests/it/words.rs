@@ -252,6 +252,8 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
             version: texts[4].clone(),
             members,
             log_start: numbers[8],
+            refilling: leader.map(|index| (numbers[1], index)),
+            is_short_of_room: numbers[0] % 2 == 0,
             membership,
         })
 }
