@@ -28,8 +28,9 @@ pub trait StateMachine: Send {
     /// As `apply`. A question that cannot be answered gets a reply that says so.
     async fn query(&mut self, query: Bytes) -> Result<Bytes, StateMachineError>;
 
-    /// An image of the state as it is, that later commands do not move. Returns at once; the image
-    /// is read in the background, while commands are applied.
+    /// An image of the state as it is, that later commands do not move. Returns without reading the
+    /// state; the image is read in the background, while commands are applied. A machine that keeps
+    /// its state through a restart has made it durable by then: the log behind it may be dropped.
     ///
     /// # Errors
     /// As `apply`.
@@ -44,7 +45,10 @@ pub trait StateMachine: Send {
     -> Result<(), StateMachineError>;
 
     /// The last command that is part of the state and will still be after a restart: a machine in
-    /// memory answers [`LogId::ZERO`] when it starts, and is given the log from its beginning.
+    /// memory answers [`LogId::ZERO`] when it starts, and is given the newest snapshot and the log
+    /// behind it. A machine that keeps its state writes this together with the data, in one step: it
+    /// is given the log from here on, so a command that is in the data and not in this, or the other
+    /// way round, would be applied twice or never.
     fn applied(&self) -> LogId;
 }
 
@@ -52,7 +56,8 @@ pub trait StateMachine: Send {
 #[async_trait]
 pub trait StateImage: Send {
     /// The next part, of at most [`crate::snapshot::SNAPSHOT_PART_BYTES_MAX`] bytes; none after the
-    /// last. Replicas with the same state give the same parts.
+    /// last. Replicas in the same state need not give the same parts: a transfer is gone on with only
+    /// where all of them are the same.
     ///
     /// # Errors
     /// When the state cannot be read. The node then ends.

@@ -4,6 +4,9 @@
 //! - [`WalLogStore`] keeps the log in segment files of its own: one sync per batch, the default;
 //! - `RocksLogStore` (feature `rocksdb`) keeps it in RocksDB.
 //!
+//! Beside them, `rocks_state` (feature `rocksdb`) is where a state machine keeps what does not fit
+//! into memory.
+//!
 //! Each keeps its snapshots as well: in memory, or in files in a directory beside the log, whose
 //! format is [`snapshot_file`]. All three pass the suite in `conformance` (feature `conformance`),
 //! which is there for other implementations as well. The bytes on the disk are described in
@@ -23,6 +26,8 @@ mod outline;
 mod owner;
 #[cfg(feature = "rocksdb")]
 mod rocks;
+#[cfg(feature = "rocksdb")]
+pub mod rocks_state;
 #[cfg(any(test, feature = "sim-disk"))]
 pub mod sim_disk;
 pub mod snapshot_file;
