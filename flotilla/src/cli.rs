@@ -131,6 +131,17 @@ impl From<Storage> for kv_service::config::StorageKind {
 pub(crate) enum State {
     /// Memory, rebuilt from the log at start
     Memory,
+    /// RocksDB, where the program was built with it: for more data than fits into memory
+    Rocksdb,
+}
+
+impl From<State> for kv_service::config::StateKind {
+    fn from(state: State) -> Self {
+        match state {
+            State::Memory => Self::Memory,
+            State::Rocksdb => Self::Rocksdb,
+        }
+    }
 }
 
 /// How nodes reach each other.
@@ -167,9 +178,9 @@ pub(crate) struct ClusterArgs {
     /// Where nodes keep their log; file for a new directory
     #[arg(long)]
     pub(crate) storage: Option<Storage>,
-    /// Where nodes keep the keys
-    #[arg(long, default_value = "memory")]
-    pub(crate) state: State,
+    /// Where nodes keep the keys; memory for a new directory
+    #[arg(long)]
+    pub(crate) state: Option<State>,
     /// How nodes reach each other
     #[arg(long, default_value = "quic")]
     pub(crate) transport: Transport,
@@ -190,6 +201,9 @@ pub(crate) struct ServeArgs {
     /// Use this storage instead of the configured one
     #[arg(long)]
     pub(crate) storage: Option<Storage>,
+    /// Keep the keys here instead of where it is configured
+    #[arg(long)]
+    pub(crate) state: Option<State>,
     /// Use this transport instead of the configured one
     #[arg(long)]
     pub(crate) transport: Option<Transport>,
@@ -216,11 +230,17 @@ pub(crate) struct InitArgs {
     /// Where nodes keep their log
     #[arg(long, default_value = "file")]
     pub(crate) storage: Storage,
+    /// Where nodes keep the keys
+    #[arg(long, default_value = "memory")]
+    pub(crate) state: State,
 }
 
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  flotilla demo")]
 pub(crate) struct DemoArgs {
+    /// Where the nodes keep the keys
+    #[arg(long, default_value = "memory")]
+    pub(crate) state: State,
     /// How often the leader is killed
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) failovers: u32,

@@ -8,7 +8,7 @@ use raft_core::ClusterId;
 use serde::{Deserialize, Serialize};
 
 use crate::certificates::{Authority, SignedPair};
-use crate::config::{ConfigError, ReadKind, StateKind, StorageKind, TransportKind};
+use crate::config::{Backends, ConfigError, ReadKind, StateKind, StorageKind, TransportKind};
 use crate::config_file::{ConfigFile, LimitsFile, SnapshotsFile, TimingFile};
 use crate::files::{self, DirectoryLock, FileError, PUBLIC, SECRET};
 use crate::identity::{self, Owner};
@@ -191,7 +191,11 @@ pub(crate) fn write_node(
     files::create_directory(node_dir)?;
     write_certificates(node_dir, authority, owner)?;
     write_node_config(&node_dir.join(NODE_CONFIG), file)?;
-    identity::format(&node_dir.join(&file.data), owner, file.storage)?;
+    let backends = Backends {
+        storage: file.storage,
+        state: file.state,
+    };
+    identity::format(&node_dir.join(&file.data), owner, backends)?;
     Ok(())
 }
 

@@ -7,6 +7,7 @@
 //! ```
 
 pub(crate) mod log;
+mod state;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -17,18 +18,17 @@ use std::time::{Duration, Instant};
 use quic_link::{
     CLOSE_REFUSED, Credentials, Endpoint, EndpointOptions, Identity, Link, LinkLimits, Role,
 };
-use raft_core::{Index, Node, NodeId, RaftHandle, StopReason, Transport};
+use raft_core::{Index, Node, NodeId, RaftHandle, StateMachine, StopReason, Transport};
 use raft_transport::{LocalPeer, MemoryNetwork, PeerAddress, QuicOptions, QuicTransport};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::config::{NodeConfig, StorageKind, TransportKind};
+use crate::config::{NodeConfig, StateKind, StorageKind, TransportKind};
 use crate::files;
 use crate::handler::Service;
 use crate::identity::{DataDirectory, Owner};
 use crate::server;
 pub use crate::start_error::{StartError, stop_exit_code};
-use crate::state_machine::KvStateMachine;
 
 use log::OpenedLog;
 
@@ -47,6 +47,8 @@ const REPLAY_CHECK: Duration = Duration::from_millis(100);
 pub struct Overrides {
     /// Where the log is kept.
     pub storage: Option<StorageKind>,
+    /// Where the state is kept.
+    pub state: Option<StateKind>,
     /// What carries messages between nodes.
     pub transport: Option<TransportKind>,
 }
@@ -151,6 +153,7 @@ impl Server {
 
 fn with_overrides(mut config: NodeConfig, overrides: Overrides) -> NodeConfig {
     config.storage = overrides.storage.unwrap_or(config.storage);
+    config.state = overrides.state.unwrap_or(config.state);
     config.transport = overrides.transport.unwrap_or(config.transport);
     config
 }
@@ -169,6 +172,7 @@ struct Prepared {
     config: NodeConfig,
     directory: DataDirectory,
     log: OpenedLog,
+    machine: Box<dyn StateMachine>,
     endpoint: Endpoint,
 }
 
@@ -177,14 +181,21 @@ impl Prepared {
         if config.storage == StorageKind::Rocksdb && !cfg!(feature = "rocksdb") {
             return Err(StartError::WithoutRocksdb);
         }
+        if config.state == StateKind::Rocksdb && !cfg!(feature = "rocksdb") {
+            return Err(StartError::StateWithoutRocksdb);
+        }
+        if !config.backends().fit() {
+            return Err(StartError::ForgetfulLog);
+        }
         let credentials = credentials(&config)?;
         let owner = Owner {
             cluster: config.cluster,
             node: config.id,
             incarnation: config.incarnation(),
         };
-        let mut directory = DataDirectory::open(&config.data, owner, config.storage)?;
+        let mut directory = DataDirectory::open(&config.data, owner, config.backends())?;
         let log = open_log(&directory, config.storage).await?;
+        let machine = state::open(&directory, &config).await?;
         let mut limits = LinkLimits::default();
         limits.links_max = config.clients.connections_max + PEER_LINKS_MAX;
         let endpoint = Endpoint::bind(EndpointOptions {
@@ -200,6 +211,7 @@ impl Prepared {
             config,
             directory,
             log,
+            machine,
             endpoint,
         })
     }
@@ -248,9 +260,9 @@ impl Prepared {
             config,
             directory,
             log,
+            machine,
             endpoint,
         } = self;
-        let machine = Box::new(KvStateMachine::new());
         let settings = config.raft(seed()?);
         let started = Instant::now();
         let raft = Node::start(settings, transport, log.store, machine).await?;
@@ -261,6 +273,7 @@ impl Prepared {
             listen = %endpoint.local_addr(),
             boot = directory.boot(),
             storage = config.storage.name(),
+            state = config.state.name(),
             durable = config.storage.is_durable(),
             last = %status.last,
             term = %status.term,

@@ -14,7 +14,10 @@ use raft_core::{
 };
 
 use crate::config_file::{ConfigFile, MemberFile, is_host_and_port};
-pub use crate::kinds::{ClientLimits, ReadKind, StateKind, StorageKind, TransportKind};
+pub use crate::kinds::{
+    Backends, ClientLimits, ReadKind, STATE_CACHE_BYTES_DEFAULT, STATE_CACHE_BYTES_MAX,
+    STATE_CACHE_BYTES_MIN, StateKind, StorageKind, TransportKind,
+};
 
 /// Where a node's certificates are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +51,8 @@ pub struct NodeConfig {
     pub storage: StorageKind,
     /// Where the state is kept.
     pub state: StateKind,
+    /// What a state in RocksDB may cache, in bytes.
+    pub state_cache_bytes_max: usize,
     /// What carries messages between nodes.
     pub transport: TransportKind,
     /// The members that the cluster was made with; empty for a node that joined later.
@@ -102,6 +107,15 @@ impl NodeConfig {
         // A configuration that was loaded has one of the two.
         let listed = || self.members.get(self.id).map(|member| member.incarnation);
         self.joined_as.or_else(listed).unwrap_or(Incarnation(0))
+    }
+
+    /// Where the log and the state are kept.
+    #[must_use]
+    pub fn backends(&self) -> Backends {
+        Backends {
+            storage: self.storage,
+            state: self.state,
+        }
     }
 
     /// The part that the replication needs.
@@ -204,6 +218,7 @@ fn check(file: ConfigFile, path: &Path) -> Result<NodeConfig, ConfigError> {
         },
         storage: file.storage,
         state: file.state,
+        state_cache_bytes_max: file.limits.state_cache_bytes_max,
         transport: file.transport,
         members,
         joined_as,
@@ -320,6 +335,16 @@ impl Checker<'_> {
         if !(least..=CONNECTION_BYTES_CEILING).contains(&bytes) {
             let rule = format!("from {least} to {CONNECTION_BYTES_CEILING} bytes");
             return Err(self.value("limits.connection_bytes_max", bytes, rule));
+        }
+        let bytes = config.state_cache_bytes_max;
+        if !(STATE_CACHE_BYTES_MIN..=STATE_CACHE_BYTES_MAX).contains(&bytes) {
+            let rule = format!("from {STATE_CACHE_BYTES_MIN} to {STATE_CACHE_BYTES_MAX} bytes");
+            return Err(self.value("limits.state_cache_bytes_max", bytes, rule));
+        }
+        if !config.backends().fit() {
+            let rule = "memory where storage is memory: a log that forgets cannot be under a state \
+                        that does not";
+            return Err(self.value("state", config.state.name(), rule));
         }
         let bytes = config.limits.append_bytes_max;
         if bytes > APPEND_BYTES_CEILING {

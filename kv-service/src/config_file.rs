@@ -7,7 +7,9 @@ use kv_api::limits::COMMAND_BYTES_MAX;
 use raft_core::{Limits, ReadPolicy, SnapshotPolicy, Timing};
 use serde::{Deserialize, Serialize};
 
-use crate::kinds::{ClientLimits, ReadKind, StateKind, StorageKind, TransportKind};
+use crate::kinds::{
+    ClientLimits, ReadKind, STATE_CACHE_BYTES_DEFAULT, StateKind, StorageKind, TransportKind,
+};
 
 /// `node.toml`, word for word.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -109,6 +111,7 @@ pub(crate) struct LimitsFile {
     inputs_per_turn_max: usize,
     connections_max: usize,
     connection_bytes_max: usize,
+    pub(crate) state_cache_bytes_max: usize,
 }
 
 fn default_data() -> PathBuf {
@@ -152,6 +155,7 @@ impl Default for LimitsFile {
             inputs_per_turn_max: raft.inputs_per_turn_max,
             connections_max: clients.connections_max,
             connection_bytes_max: clients.connection_bytes_max,
+            state_cache_bytes_max: STATE_CACHE_BYTES_DEFAULT,
         }
     }
 }

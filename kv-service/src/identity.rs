@@ -2,11 +2,12 @@
 //! often the node was started, and the key of its stateless resets.
 //!
 //! ```text
-//! data/identity.toml   format, cluster, node, incarnation, storage
+//! data/identity.toml   format, cluster, node, incarnation, storage, state
 //! data/lock            held while a process has the directory open
 //! data/boot            starts so far, decimal; grows by one before a node says its first word
 //! data/reset.key       64 random bytes, readable by the owner only
 //! data/wal/ | rocksdb/ the log; what is in there is the business of `raft-storage`
+//! data/state/          the state, where it is kept in RocksDB; likewise
 //! data/snapshots/      what the beginning of the log was replaced by; likewise
 //! ```
 //!
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 use raft_core::{ClusterId, Incarnation, NodeId};
 use serde::{Deserialize, Serialize};
 
-use crate::config::StorageKind;
+use crate::config::{Backends, StateKind, StorageKind};
 use crate::files::{self, FileError, PUBLIC, SECRET, at};
 pub use crate::identity_error::IdentityError;
 
@@ -59,6 +60,13 @@ struct IdentityFile {
     node: u64,
     incarnation: u64,
     storage: StorageKind,
+    /// Left out where it is in memory, as in directories of older versions.
+    #[serde(default, skip_serializing_if = "is_default")]
+    state: StateKind,
+}
+
+fn is_default(state: &StateKind) -> bool {
+    *state == StateKind::default()
 }
 
 /// An open data directory. The lock is held until it is dropped.
@@ -87,7 +95,11 @@ impl fmt::Debug for DataDirectory {
 ///
 /// # Errors
 /// When something is there already, or a file operation fails.
-pub fn format(path: &Path, owner: Owner, storage: StorageKind) -> Result<(), IdentityError> {
+pub fn format(
+    path: &Path,
+    owner: Owner,
+    backends: impl Into<Backends>,
+) -> Result<(), IdentityError> {
     match std::fs::read_dir(path) {
         Ok(mut entries) => {
             if entries.next().is_some() {
@@ -101,7 +113,7 @@ pub fn format(path: &Path, owner: Owner, storage: StorageKind) -> Result<(), Ide
     files::write_atomically(&path.join(LOCK), b"", PUBLIC)?;
     files::write_atomically(&path.join(RESET_KEY), &files::random::<64>()?, SECRET)?;
     files::write_atomically(&path.join(BOOT), b"0\n", PUBLIC)?;
-    write_identity(path, owner, storage)
+    write_identity(path, owner, backends.into())
 }
 
 /// Removes the directory of a node that has nothing to lose: it is missing or empty, was never
@@ -127,13 +139,14 @@ pub(crate) fn remove_unused(path: &Path, node: NodeId) -> Result<(), IdentityErr
     Ok(())
 }
 
-fn write_identity(path: &Path, owner: Owner, storage: StorageKind) -> Result<(), IdentityError> {
+fn write_identity(path: &Path, owner: Owner, backends: Backends) -> Result<(), IdentityError> {
     let identity = IdentityFile {
         format: FORMAT,
         cluster: owner.cluster.to_string(),
         node: owner.node.0,
         incarnation: owner.incarnation.0,
-        storage,
+        storage: backends.storage,
+        state: backends.state,
     };
     let file = path.join(IDENTITY);
     let text = toml::to_string(&identity).map_err(|error| FileError {
@@ -150,8 +163,14 @@ impl DataDirectory {
     ///
     /// # Errors
     /// When it is missing, empty, locked, damaged, somebody else's, not writable, or was used with
-    /// another kind of storage.
-    pub fn open(path: &Path, owner: Owner, storage: StorageKind) -> Result<Self, IdentityError> {
+    /// another kind of storage or state.
+    pub fn open(
+        path: &Path,
+        owner: Owner,
+        backends: impl Into<Backends>,
+    ) -> Result<Self, IdentityError> {
+        let backends = backends.into();
+        let storage = backends.storage;
         require_formatted(path, owner.node)?;
         let lock = lock(path)?;
         let identity = read_identity(path)?;
@@ -177,8 +196,16 @@ impl DataDirectory {
                 asked: storage,
             });
         }
-        if identity.storage != storage {
-            write_identity(path, owner, storage)?;
+        if identity.state != backends.state && boot > 0 {
+            return Err(IdentityError::OtherState {
+                path: path.to_owned(),
+                found: identity.state,
+                asked: backends.state,
+                node: owner.node,
+            });
+        }
+        if (identity.storage, identity.state) != (storage, backends.state) {
+            write_identity(path, owner, backends)?;
         }
         let directory = Self {
             path: path.to_owned(),
@@ -217,6 +244,18 @@ impl DataDirectory {
     #[must_use]
     pub fn log_path(&self, storage: StorageKind) -> PathBuf {
         log_path(&self.path, storage)
+    }
+
+    /// Where a state that is not in memory is kept.
+    #[must_use]
+    pub fn state_path(&self) -> PathBuf {
+        self.path.join("state")
+    }
+
+    /// Where an image may be unpacked that is of another kind than the state.
+    #[must_use]
+    pub fn scratch_path(&self) -> PathBuf {
+        self.path.join("unpacked")
     }
 
     /// A node that was started before must find its log: what is in memory is gone, and an empty

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use raft_core::NodeId;
 
 use crate::files::FileError;
-use crate::kinds::StorageKind;
+use crate::kinds::{StateKind, StorageKind};
 
 /// A data directory that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +64,22 @@ pub enum IdentityError {
         found: StorageKind,
         /// What was asked for.
         asked: StorageKind,
+    },
+    /// It was used with another kind of state.
+    #[error(
+        "data directory {} was used with state {}, not {}: a node is moved to another kind by \
+         `flotilla member replace {node}` with an empty data directory",
+        path.display(), .found.name(), .asked.name()
+    )]
+    OtherState {
+        /// The directory.
+        path: PathBuf,
+        /// What it was used with.
+        found: StateKind,
+        /// What was asked for.
+        asked: StateKind,
+        /// The node.
+        node: NodeId,
     },
     /// The node was started before, and its log is gone.
     #[error(

@@ -5,17 +5,17 @@
 //! is checked, and memory grows only with the bytes that are there, never with what they announce.
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kv_api::{CommandReply, DecodeError, SessionId};
 
 use crate::sessions::{SessionLimits, SessionRecord, SessionRecordError, SessionRecords, Sessions};
-use crate::store::KvStore;
-use crate::store::Retention;
+use crate::store::live::Live;
 use crate::store::retained::{
     Fate, Retained, RetainedError, RetainedVersions, StoreCounts, StoreRestorer,
 };
+use crate::store::{KvStore, MemoryLive, Retention};
 
 /// The version of the format: the first byte of every part.
 const FORMAT: u8 = 1;
@@ -23,6 +23,9 @@ const FORMAT: u8 = 1;
 /// The highest revision that an image may have: the store goes on counting from there, and never
 /// gets to the end.
 const REVISION_MAX: u64 = u64::MAX >> 1;
+
+/// The first byte of every part of the other kind of image: the files of a database.
+pub(crate) const CHECKPOINT: u8 = 2;
 
 /// A part takes no further record once it has this many bytes. Small enough to be sent and checked
 /// in a few milliseconds, large enough that a part costs little by itself.
@@ -54,6 +57,12 @@ pub(crate) enum ImageError {
         /// What was found.
         found: u8,
     },
+    /// The files of a database, where none can be opened.
+    #[error(
+        "it is a checkpoint of RocksDB (format {CHECKPOINT}), of a node with state rocksdb: only a \
+         node of a program that was built with `--features rocksdb` can take it"
+    )]
+    Checkpoint,
     /// A part of a kind that is unknown, or not where it belongs.
     #[error("a part of kind {kind} behind one of kind {after}")]
     Order {
@@ -133,43 +142,57 @@ fn named_limits(retention: Retention, sessions: SessionLimits) -> [(&'static str
 
 /// An image as a sequence of parts.
 #[derive(Debug)]
-pub(crate) struct ImageParts {
+pub(crate) struct ImageParts<L = MemoryLive> {
     part_bytes: usize,
-    /// Until the head has been written.
-    begin: Option<(KvStore, Sessions)>,
-    sessions: std::iter::Peekable<SessionRecords>,
-    keys: std::iter::Peekable<RetainedVersions>,
+    has_begun: bool,
+    sessions: SessionRecords,
+    keys: RetainedVersions<L>,
 }
 
-impl ImageParts {
+impl<L: Live> ImageParts<L> {
     /// An image of these. Takes no time; the parts are made when they are asked for.
-    pub(crate) fn new(store: KvStore, sessions: Sessions) -> Self {
+    pub(crate) fn new(store: KvStore<L>, sessions: Sessions) -> Self {
         Self {
             part_bytes: PART_BYTES,
-            sessions: SessionRecords::new(sessions.clone()).peekable(),
-            keys: RetainedVersions::new(store.clone()).peekable(),
-            begin: Some((store, sessions)),
+            has_begun: false,
+            sessions: SessionRecords::new(sessions),
+            keys: RetainedVersions::new(store),
         }
     }
 
     /// The next part; none after the last.
-    pub(crate) fn next_part(&mut self) -> Option<Bytes> {
-        if let Some((store, sessions)) = self.begin.take() {
-            return Some(head(&store, &sessions));
+    pub(crate) fn try_next_part(&mut self) -> Result<Option<Bytes>, L::Error> {
+        if !std::mem::replace(&mut self.has_begun, true) {
+            return Ok(Some(head(self.keys.store(), self.sessions.sessions())));
         }
-        if self.sessions.peek().is_some() {
-            let records = &mut self.sessions;
-            return Some(part(SESSIONS, self.part_bytes, records, put_session));
+        let mut sessions = Part::new(SESSIONS);
+        while sessions.has_room(self.part_bytes)
+            && let Some(record) = self.sessions.next()
+        {
+            put_session(&mut sessions.bytes, record);
         }
-        if self.keys.peek().is_some() {
-            let records = &mut self.keys;
-            return Some(part(KEYS, self.part_bytes, records, put_version));
+        if let Some(part) = sessions.finish() {
+            return Ok(Some(part));
         }
-        None
+        let mut keys = Part::new(KEYS);
+        while keys.has_room(self.part_bytes)
+            && let Some(record) = self.keys.try_next()?
+        {
+            put_version(&mut keys.bytes, record);
+        }
+        Ok(keys.finish())
     }
 }
 
-fn head(store: &KvStore, sessions: &Sessions) -> Bytes {
+impl ImageParts {
+    /// The next part of an image in memory.
+    pub(crate) fn next_part(&mut self) -> Option<Bytes> {
+        let Ok(part) = self.try_next_part();
+        part
+    }
+}
+
+fn head<L: Live>(store: &KvStore<L>, sessions: &Sessions) -> Bytes {
     let mut bytes = BytesMut::with_capacity(2 + HEAD_NUMBERS * 8);
     bytes.put_slice(&[FORMAT, HEAD]);
     let counts = store.counts();
@@ -190,22 +213,27 @@ fn head(store: &KvStore, sessions: &Sessions) -> Bytes {
     bytes.freeze()
 }
 
-/// As many records as one part takes; at least one.
-fn part<T>(
-    kind: u8,
-    part_bytes: usize,
-    records: impl Iterator<Item = T>,
-    put: fn(&mut BytesMut, T),
-) -> Bytes {
-    let mut bytes = BytesMut::new();
-    bytes.put_slice(&[FORMAT, kind]);
-    for record in records {
-        put(&mut bytes, record);
-        if bytes.len() >= part_bytes {
-            break;
-        }
+/// A part that is being filled.
+struct Part {
+    bytes: BytesMut,
+}
+
+impl Part {
+    fn new(kind: u8) -> Self {
+        let mut bytes = BytesMut::new();
+        bytes.put_slice(&[FORMAT, kind]);
+        Self { bytes }
     }
-    bytes.freeze()
+
+    /// Whether another record belongs into it; at least one does.
+    fn has_room(&self, part_bytes: usize) -> bool {
+        self.bytes.len() <= 2 || self.bytes.len() < part_bytes
+    }
+
+    /// The part, where anything is in it.
+    fn finish(self) -> Option<Bytes> {
+        (self.bytes.len() > 2).then(|| self.bytes.freeze())
+    }
 }
 
 fn put_session(bytes: &mut BytesMut, record: SessionRecord) {
@@ -256,32 +284,48 @@ fn put_length(bytes: &mut BytesMut, length: usize) {
 
 /// Takes the parts of an image, and gives what it is an image of.
 #[derive(Debug)]
-pub(crate) struct ImageRestorer {
+pub(crate) struct ImageRestorer<L = MemoryLive> {
     retention: Retention,
     limits: SessionLimits,
-    state: Option<Restoring>,
+    /// Where the keys are to be kept, until the head has come.
+    live: Option<L>,
+    state: Option<Restoring<L>>,
     /// The kind of the part before; 0 at the beginning.
     after: u8,
 }
 
 /// What has been read behind the head.
 #[derive(Debug)]
-struct Restoring {
+struct Restoring<L> {
     sessions: Sessions,
     sessions_announced: u64,
     replies_announced: u64,
-    keys: StoreRestorer,
+    keys: StoreRestorer<L>,
 }
 
 impl ImageRestorer {
-    /// For a machine with these limits.
+    /// For a machine with these limits, in memory.
     pub(crate) fn new(retention: Retention, limits: SessionLimits) -> Self {
+        Self::over(MemoryLive::default(), retention, limits)
+    }
+}
+
+impl<L: Live> ImageRestorer<L> {
+    /// For a machine with these limits, whose keys are kept in `live`, which is empty.
+    pub(crate) fn over(live: L, retention: Retention, limits: SessionLimits) -> Self {
         Self {
             retention,
             limits,
+            live: Some(live),
             state: None,
             after: 0,
         }
+    }
+
+    /// Where the keys are kept that have come, if any have.
+    #[cfg(feature = "rocksdb")]
+    pub(crate) fn live_mut(&mut self) -> Option<&mut L> {
+        self.state.as_mut().map(|state| state.keys.live_mut())
     }
 
     /// Takes the next part.
@@ -292,14 +336,17 @@ impl ImageRestorer {
     pub(crate) fn push(&mut self, part: &[u8]) -> Result<(), ImageError> {
         let mut rest = part;
         let format = number::<1>(&mut rest)?[0];
-        if format != FORMAT {
-            return Err(ImageError::Format { found: format });
+        match format {
+            FORMAT => {}
+            CHECKPOINT => return Err(ImageError::Checkpoint),
+            found => return Err(ImageError::Format { found }),
         }
         let kind = number::<1>(&mut rest)?[0];
         let after = std::mem::replace(&mut self.after, kind);
         match (&mut self.state, kind) {
             (None, HEAD) => {
-                self.state = Some(read_head(&mut rest, self.retention, self.limits)?);
+                let live = self.live.take().ok_or(ImageError::Empty)?;
+                self.state = Some(read_head(&mut rest, self.retention, self.limits, live)?);
                 if rest.is_empty() {
                     return Ok(());
                 }
@@ -326,7 +373,7 @@ impl ImageRestorer {
     ///
     /// # Errors
     /// When there is less than was announced.
-    pub(crate) fn finish(self, last: u64) -> Result<(KvStore, Sessions), ImageError> {
+    pub(crate) fn finish(self, last: u64) -> Result<(KvStore<L>, Sessions), ImageError> {
         let state = self.state.ok_or(ImageError::Empty)?;
         let sessions = state.sessions;
         for (what, found, announced) in [
@@ -350,11 +397,12 @@ impl ImageRestorer {
     }
 }
 
-fn read_head(
+fn read_head<L: Live>(
     rest: &mut &[u8],
     retention: Retention,
     limits: SessionLimits,
-) -> Result<Restoring, ImageError> {
+    live: L,
+) -> Result<Restoring<L>, ImageError> {
     let counts = StoreCounts {
         revision: integer(rest)?,
         oldest: integer(rest)?,
@@ -376,7 +424,7 @@ fn read_head(
         sessions: Sessions::new(limits),
         sessions_announced,
         replies_announced,
-        keys: StoreRestorer::new(retention, counts)?,
+        keys: StoreRestorer::new(retention, counts, live)?,
     })
 }
 

@@ -16,7 +16,7 @@ use crate::config::{NodeConfig, StorageKind};
 use crate::files;
 use crate::identity::{self, DataDirectory, Owner};
 pub use crate::init_error::InitError;
-pub use crate::join::{add_member_directory, replace_member_directory};
+pub use crate::join::{NewcomerBackends, add_member_directory, replace_member_directory};
 pub use crate::making::{ClusterLayout, load};
 use crate::making::{make_cluster_with, make_locked, members};
 pub use crate::plan::{ClusterPlan, NodePlan, PlanError};
@@ -101,6 +101,8 @@ fn require_same(plan: &ClusterPlan, layout: &ClusterLayout) -> Result<(), InitEr
         if node.joined_as.is_none() {
             let (found, asked) = (node.storage.name(), plan.storage.name());
             different("storage", found.to_owned(), asked.to_owned())?;
+            let (found, asked) = (node.state.name(), plan.state.name());
+            different("state", found.to_owned(), asked.to_owned())?;
         }
     }
     Ok(())

@@ -9,12 +9,30 @@ use std::path::Path;
 use raft_core::{ClusterId, Incarnation, NodeId};
 
 use crate::cluster_files::{self, NODE_CONFIG, NODE_PREFIX};
-use crate::config::{NodeConfig, StorageKind};
+use crate::config::{Backends, NodeConfig, StateKind, StorageKind};
 use crate::config_file::ConfigFile;
 use crate::files;
 use crate::identity::{self, Owner};
 use crate::init_error::InitError;
-use crate::plan::NodePlan;
+use crate::plan::{NodePlan, PlanError};
+
+/// What a new member keeps, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewcomerBackends {
+    /// Where its log is kept.
+    pub storage: StorageKind,
+    /// Where its state is kept; like that of a node that is there, where nothing is said.
+    pub state: Option<StateKind>,
+}
+
+impl From<StorageKind> for NewcomerBackends {
+    fn from(storage: StorageKind) -> Self {
+        Self {
+            storage,
+            state: None,
+        }
+    }
+}
 
 /// Makes `DIR/node-ID` for a new member: certificate, configuration, and a data directory with a
 /// fresh incarnation. `dir` is where the cluster was made, with the key of its authority. Timing
@@ -27,7 +45,7 @@ pub fn add_member_directory(
     dir: &Path,
     id: u64,
     address: &str,
-    storage: StorageKind,
+    asked: impl Into<NewcomerBackends>,
 ) -> Result<NodeConfig, InitError> {
     let plan = NodePlan::reached_at(id, address)?;
     let cluster = cluster_files::cluster_of(dir)?;
@@ -38,7 +56,20 @@ pub fn add_member_directory(
         return Err(InitError::Exists { dir, path });
     }
     let mut file = like_the_others(dir, cluster, &plan)?;
-    file.storage = storage;
+    let asked = asked.into();
+    file.storage = asked.storage;
+    file.state = asked.state.unwrap_or(file.state);
+    let backends = Backends {
+        storage: file.storage,
+        state: file.state,
+    };
+    if !backends.fit() {
+        return Err(InitError::Plan(PlanError {
+            what: "the state",
+            value: backends.state.name().to_owned(),
+            rule: "memory where the storage is memory, which forgets".to_owned(),
+        }));
+    }
     make(dir, cluster, file)
 }
 
@@ -93,7 +124,11 @@ pub fn replace_member_directory(
     // The configuration comes first: a crash on the way leaves a directory that does not fit it,
     // and the next call does it all again.
     cluster_files::write_node_config(&path, &file)?;
-    identity::format(&data, owner, file.storage)?;
+    let backends = Backends {
+        storage: file.storage,
+        state: file.state,
+    };
+    identity::format(&data, owner, backends)?;
     Ok(NodeConfig::load(&path)?)
 }
 

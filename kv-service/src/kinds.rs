@@ -41,7 +41,57 @@ pub enum StateKind {
     /// In memory, rebuilt from the log at every start.
     #[default]
     Memory,
+    /// RocksDB, in programs built with the feature `rocksdb`: for more data than fits into memory.
+    Rocksdb,
 }
+
+impl StateKind {
+    /// The word for it in files and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Rocksdb => "rocksdb",
+        }
+    }
+}
+
+/// What a node keeps, and where. A data directory is used with the same from its first start on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backends {
+    /// Where the log is kept.
+    pub storage: StorageKind,
+    /// Where the state is kept.
+    pub state: StateKind,
+}
+
+impl Backends {
+    /// Whether the two can be used together: a log that forgets under a state that does not would
+    /// give places in the log a second time.
+    #[must_use]
+    pub fn fit(self) -> bool {
+        self.storage.is_durable() || self.state == StateKind::Memory
+    }
+}
+
+/// With the state in memory.
+impl From<StorageKind> for Backends {
+    fn from(storage: StorageKind) -> Self {
+        Self {
+            storage,
+            state: StateKind::Memory,
+        }
+    }
+}
+
+/// The least that may be set for the cache of a state in RocksDB.
+pub const STATE_CACHE_BYTES_MIN: usize = 8 << 20;
+
+/// The most that may be set: more would be a limit in name only.
+pub const STATE_CACHE_BYTES_MAX: usize = 64 << 30;
+
+/// What is cached of a state in RocksDB where nothing else is said.
+pub const STATE_CACHE_BYTES_DEFAULT: usize = 128 << 20;
 
 /// What carries messages between the nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -23,7 +23,11 @@ pub mod compose;
 pub mod config;
 #[cfg(feature = "server")]
 mod config_file;
+#[cfg(all(test, feature = "server"))]
+mod conformance;
 mod digest;
+#[cfg(feature = "rocksdb")]
+pub mod durable;
 #[cfg(feature = "server")]
 mod files;
 #[cfg(feature = "server")]
@@ -45,6 +49,7 @@ mod kinds;
 mod making;
 #[cfg(feature = "server")]
 mod plan;
+mod replicated;
 #[cfg(feature = "server")]
 pub mod restore;
 #[cfg(feature = "server")]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use raft_core::membership::{ADDRESS_BYTES_MAX, MEMBERS_MAX};
 
-use crate::config::{StateKind, StorageKind, TransportKind};
+use crate::config::{Backends, StateKind, StorageKind, TransportKind};
 use crate::config_file::is_host_and_port;
 
 /// A cluster that is to be made.
@@ -166,6 +166,14 @@ impl ClusterPlan {
                 count,
                 format!("1 to {MEMBERS_MAX}"),
             ));
+        }
+        let backends = Backends {
+            storage: self.storage,
+            state: self.state,
+        };
+        if !backends.fit() {
+            let rule = "memory where the storage is memory, which forgets";
+            return Err(plan_error("the state", self.state.name(), rule));
         }
         let (mut ids, mut addresses) = (BTreeSet::from([0]), BTreeSet::new());
         for node in &self.nodes {

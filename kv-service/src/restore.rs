@@ -9,12 +9,12 @@
 
 use std::path::Path;
 
-use raft_core::{Index, Member, MemberRole, Membership, NodeId, SnapshotMeta};
+use raft_core::{Index, LogId, Member, MemberRole, Membership, NodeId, SnapshotMeta};
 use raft_storage::snapshot_file::SnapshotFileReader;
 
 use crate::compose::log;
 use crate::config_file::MemberFile;
-use crate::image::ImageRestorer;
+use crate::image::{CHECKPOINT, ImageRestorer};
 use crate::init_error::InitError;
 use crate::making::{ClusterLayout, make_cluster_with};
 use crate::plan::{ClusterPlan, PlanError};
@@ -35,7 +35,7 @@ pub fn restore_cluster(plan: &ClusterPlan, snapshot: &Path) -> Result<ClusterLay
             rule: "one that keeps the snapshot: file or rocksdb".to_owned(),
         }));
     }
-    check(snapshot)?;
+    check(snapshot, &plan.dir)?;
     make_cluster_with(plan, |node| {
         let content = open(snapshot)?;
         let meta = SnapshotMeta {
@@ -49,13 +49,21 @@ pub fn restore_cluster(plan: &ClusterPlan, snapshot: &Path) -> Result<ClusterLay
     })
 }
 
-/// Reads a snapshot to its end, and everything that is in it.
-fn check(snapshot: &Path) -> Result<(), InitError> {
+/// Reads a snapshot to its end, and everything that is in it. One that consists of files is unpacked
+/// beside where the cluster will be.
+fn check(snapshot: &Path, dir: &Path) -> Result<(), InitError> {
     let mut content = open(snapshot)?;
-    let last = content.descriptor().meta.last.index;
-    if last == Index(0) {
+    let last = content.descriptor().meta.last;
+    if last.index == Index(0) {
         return Err(unusable(snapshot, "it stands for nothing"));
     }
+    let first = content.next_part();
+    let first = first.map_err(|error| unusable(snapshot, error))?;
+    if cfg!(feature = "rocksdb") && first.and_then(|part| part.first().copied()) == Some(CHECKPOINT)
+    {
+        return check_files(snapshot, last, dir);
+    }
+    let mut content = open(snapshot)?;
     let limits = (Retention::default(), SessionLimits::default());
     let mut restorer = ImageRestorer::new(limits.0, limits.1);
     let mut parts = 0_u64;
@@ -67,10 +75,41 @@ fn check(snapshot: &Path) -> Result<(), InitError> {
         pushed.map_err(|error| unusable(snapshot, format!("part {parts}: {error}")))?;
         parts += 1;
     }
-    let restored = restorer.finish(last.0);
+    let restored = restorer.finish(last.index.0);
     restored.map_err(|error| unusable(snapshot, error))?;
     Ok(())
 }
+
+#[cfg(feature = "rocksdb")]
+fn check_files(snapshot: &Path, last: LogId, dir: &Path) -> Result<(), InitError> {
+    let mut content = open(snapshot)?;
+    let is_new = !dir.exists();
+    crate::files::create_directory(dir)?;
+    let scratch = dir.join(CHECKING);
+    let checked = (|| {
+        let wrong = |error: &dyn ToString| unusable(snapshot, error.to_string());
+        let unpacked = crate::durable::Unpacked::begin(&scratch);
+        let mut unpacked = unpacked.map_err(|error| wrong(&error))?;
+        while let Some(part) = content.next_part().map_err(|error| wrong(&error))? {
+            unpacked.push(&part).map_err(|error| wrong(&error))?;
+        }
+        unpacked.check(last).map_err(|error| wrong(&error))
+    })();
+    if is_new && checked.is_err() {
+        // Nothing is made. It is empty, so this cannot take anything along.
+        let _ = std::fs::remove_dir(dir);
+    }
+    checked
+}
+
+#[cfg(not(feature = "rocksdb"))]
+fn check_files(snapshot: &Path, _last: LogId, _dir: &Path) -> Result<(), InitError> {
+    Err(unusable(snapshot, crate::image::ImageError::Checkpoint))
+}
+
+/// Where the files of a snapshot are unpacked to look at them; removed afterwards.
+#[cfg(feature = "rocksdb")]
+const CHECKING: &str = ".checking";
 
 fn open(snapshot: &Path) -> Result<SnapshotFileReader, InitError> {
     SnapshotFileReader::open(snapshot).map_err(|error| unusable(snapshot, error))

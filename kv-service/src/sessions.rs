@@ -201,6 +201,59 @@ impl Sessions {
     }
 }
 
+/// A session that was used; see [`Sessions::used_since`].
+#[cfg(feature = "rocksdb")]
+pub(crate) struct UsedSession<'a> {
+    /// Its id.
+    pub(crate) id: SessionId,
+    /// The index of the last log entry that named it.
+    pub(crate) last_used: u64,
+    /// Every call below it was answered, and the client knows.
+    pub(crate) unanswered_from: u64,
+    /// The replies that are kept.
+    pub(crate) replies: &'a OrdMap<u64, CommandReply>,
+}
+
+#[cfg(feature = "rocksdb")]
+impl Sessions {
+    /// The sessions that were used since `before`, an older clone of these, and are still there.
+    pub(crate) fn used_since(&self, before: &Self) -> impl Iterator<Item = UsedSession<'_>> {
+        let behind = (Bound::Excluded(before.last_used()), Bound::Unbounded);
+        self.by_use.range(behind).filter_map(|(_, id)| {
+            let session = self.table.get(id)?;
+            Some(UsedSession {
+                id: *id,
+                last_used: session.last_used,
+                unanswered_from: session.unanswered_from,
+                replies: &session.replies,
+            })
+        })
+    }
+
+    /// The sessions of these that are not in `now`, a later state of them, with their replies.
+    pub(crate) fn evicted_by<'a>(
+        &'a self,
+        now: &Self,
+    ) -> impl Iterator<Item = (SessionId, &'a OrdMap<u64, CommandReply>)> {
+        // Whoever was not used since goes before all that are behind it here.
+        let stays = |(used, id): &(&u64, &SessionId)| {
+            let session = now.table.get(*id);
+            session.is_some_and(|session| session.last_used == **used)
+        };
+        let candidates = self.by_use.iter().take_while(move |it| !stays(it));
+        candidates.filter_map(|(_, id)| {
+            let is_gone = !now.table.contains_key(id);
+            let session = self.table.get(id).filter(|_| is_gone)?;
+            Some((*id, &session.replies))
+        })
+    }
+
+    /// The kept replies of a session.
+    pub(crate) fn replies_of(&self, id: SessionId) -> Option<&OrdMap<u64, CommandReply>> {
+        self.table.get(&id).map(|session| &session.replies)
+    }
+}
+
 /// A piece of all that the sessions are: first one of them, then its replies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SessionRecord {
@@ -230,6 +283,11 @@ impl SessionRecords {
     /// Starts at the first session.
     pub(crate) fn new(sessions: Sessions) -> Self {
         Self { sessions, at: None }
+    }
+
+    /// What it goes through.
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 }
 

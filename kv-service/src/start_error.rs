@@ -18,6 +18,17 @@ pub enum StartError {
          storage file"
     )]
     WithoutRocksdb,
+    /// A state that this program was built without.
+    #[error(
+        "state rocksdb is not in this program: build it with `--features rocksdb`, or choose \
+         state memory"
+    )]
+    StateWithoutRocksdb,
+    /// A log that forgets under a state that does not.
+    #[error(
+        "storage memory forgets, and state rocksdb does not: choose state memory, or storage file"
+    )]
+    ForgetfulLog,
     /// Peers by memory, but alone in the process.
     #[error(
         "transport memory reaches only nodes of the same process, and the cluster of {} has \
@@ -57,6 +68,9 @@ pub enum StartError {
     /// The log store.
     #[error("log store: {0}")]
     Storage(#[from] StorageError),
+    /// The state.
+    #[error("state: {0}")]
+    State(StorageError),
     /// The address to listen on.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -75,9 +89,9 @@ impl StartError {
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::Identity(error) => error.exit_code(),
-            Self::Storage(error) | Self::Node(node::StartError::Storage(error)) => {
-                storage_exit_code(error)
-            }
+            Self::Storage(error)
+            | Self::State(error)
+            | Self::Node(node::StartError::Storage(error)) => storage_exit_code(error),
             Self::Node(node::StartError::Config(_)) => 2,
             Self::Node(_) | Self::Panicked(_) => 70,
             _ => 2,

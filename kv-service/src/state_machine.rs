@@ -1,30 +1,37 @@
-//! The replicated machine: encoded commands in, encoded replies out. Joins the store and the
-//! sessions; decides nothing that they can decide.
+//! The replicated machine: encoded commands in, encoded replies out, everything in memory. What the
+//! commands do is in `replicated`.
 
 #[cfg(test)]
 mod tests;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use kv_api::{Command, CommandError, CommandReply, Query, QueryError, QueryReply};
+use kv_api::{CommandReply, Query, QueryError, QueryReply};
 use raft_core::{
     Command as CommittedCommand, Index, LogId, SnapshotReader, StateImage, StateMachine,
     StateMachineError,
 };
 
-use crate::digest::Digest;
 use crate::image::{ImageParts, ImageRestorer};
-use crate::sessions::{Admission, SessionLimits, Sessions};
-use crate::store::{KvStore, Retention, ScanRange};
+use crate::replicated::Replicated;
+use crate::sessions::{SessionLimits, Sessions};
+use crate::store::{KvStore, MemoryLive, Retention};
 
 /// The key-value store as a state machine, in memory: it starts empty, and is given a snapshot and
 /// the log behind it, or the log from its beginning. Cloning it is cheap and gives an image that
 /// later commands do not move.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct KvStateMachine {
-    store: KvStore,
-    sessions: Sessions,
-    applied: LogId,
+    state: Replicated<MemoryLive>,
+    /// Where an image of files may be unpacked.
+    #[cfg(feature = "rocksdb")]
+    scratch: Option<std::path::PathBuf>,
+}
+
+impl Default for KvStateMachine {
+    fn default() -> Self {
+        Self::with_limits(Retention::default(), SessionLimits::default())
+    }
 }
 
 impl KvStateMachine {
@@ -38,22 +45,35 @@ impl KvStateMachine {
     #[must_use]
     pub fn with_limits(retention: Retention, sessions: SessionLimits) -> Self {
         Self {
-            store: KvStore::with_retention(retention),
-            sessions: Sessions::new(sessions),
-            applied: LogId::ZERO,
+            state: Replicated {
+                store: KvStore::with_retention(retention),
+                sessions: Sessions::new(sessions),
+                applied: LogId::ZERO,
+            },
+            #[cfg(feature = "rocksdb")]
+            scratch: None,
         }
+    }
+
+    /// Lets it take snapshots of machines that keep their data in RocksDB: they are unpacked in this
+    /// directory, which is of no other use.
+    #[cfg(feature = "rocksdb")]
+    #[must_use]
+    pub fn unpacking_at(mut self, scratch: std::path::PathBuf) -> Self {
+        self.scratch = Some(scratch);
+        self
     }
 
     /// The store.
     #[must_use]
     pub fn store(&self) -> &KvStore {
-        &self.store
+        &self.state.store
     }
 
     /// The sessions.
     #[must_use]
     pub fn sessions(&self) -> &Sessions {
-        &self.sessions
+        &self.state.sessions
     }
 
     /// Applies the command at `index`. Bytes that are no command change nothing and get a reply
@@ -63,78 +83,33 @@ impl KvStateMachine {
     /// When `index` is not above that of the command before: a bug of the caller, which would make
     /// replicas differ.
     pub fn apply_command(&mut self, index: Index, payload: &[u8]) -> CommandReply {
-        let before = self.applied.index;
-        assert!(index > before, "command {index} comes after {before}");
-        self.applied.index = index;
-        // Decoding copies every key and value out of the payload, which may be a slice of a whole
-        // network frame: what is kept below never keeps that alive.
-        match kv_api::decode(payload) {
-            Ok(command) => self.execute(index, command),
-            Err(error) => CommandReply::Refused(CommandError::Malformed(error.to_string())),
-        }
+        let Ok(reply) = self.state.apply_command(index, payload);
+        reply
     }
 
     /// Answers a question about the state as it is. Bounded work, whatever is asked.
     #[must_use]
     pub fn answer(&self, query: &Query) -> QueryReply {
-        let answered = match query {
-            Query::Get { key, revision } => self
-                .store
-                .get(key, *revision)
-                .map(|(found, revision)| QueryReply::Get { found, revision }),
-            Query::Scan {
-                from,
-                to,
-                revision,
-                limit,
-                keys_only,
-            } => {
-                let range = ScanRange {
-                    from: from.clone(),
-                    to: to.clone(),
-                    limit: *limit,
-                    keys_only: *keys_only,
-                };
-                self.store.scan(&range, *revision).map(QueryReply::Scan)
-            }
-        };
-        answered.unwrap_or_else(QueryReply::Refused)
+        let Ok(reply) = self.state.answer(query);
+        reply
     }
 
     /// A hash of the whole logical state, sessions and their replies included: equal on replicas
     /// that applied the same commands. Takes time proportional to the state.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        let mut digest = Digest::new();
-        self.store.add_to(&mut digest);
-        self.sessions.add_to(&mut digest);
-        digest.finish()
+        let Ok(digest) = self.state.digest();
+        digest
     }
 
     /// The parts of an image of the state as it is, from the first to the last. Costs nothing until
     /// they are asked for; later commands do not move it.
     #[must_use]
     pub fn image(&self) -> KvImage {
-        KvImage(ImageParts::new(self.store.clone(), self.sessions.clone()))
-    }
-
-    fn execute(&mut self, index: Index, command: Command) -> CommandReply {
-        match command {
-            Command::OpenSession => CommandReply::SessionOpened(self.sessions.open(index.0)),
-            Command::Write { stamp: None, op } => self.store.write(op),
-            Command::Write {
-                stamp: Some(stamp),
-                op,
-            } => match self.sessions.admit(index.0, &stamp) {
-                Admission::Answer(reply) => reply,
-                Admission::Execute => {
-                    let reply = self.store.write(op);
-                    self.sessions.record(&stamp, reply.clone());
-                    reply
-                }
-            },
-            Command::Compact { revision } => self.store.compact(revision),
-        }
+        KvImage(ImageParts::new(
+            self.state.store.clone(),
+            self.state.sessions.clone(),
+        ))
     }
 }
 
@@ -146,14 +121,14 @@ impl StateMachine for KvStateMachine {
     ) -> Result<Vec<Bytes>, StateMachineError> {
         let mut replies = Vec::with_capacity(batch.len());
         for command in batch {
-            if command.index() <= self.applied.index {
+            if command.index() <= self.state.applied.index {
                 return Err(StateMachineError(format!(
                     "command {} was given after {}",
-                    command.id, self.applied
+                    command.id, self.state.applied
                 )));
             }
             let reply = self.apply_command(command.index(), &command.payload);
-            self.applied = command.id;
+            self.state.applied = command.id;
             replies.push(Bytes::from(kv_api::encode(&reply)));
         }
         Ok(replies)
@@ -177,7 +152,8 @@ impl StateMachine for KvStateMachine {
     ) -> Result<(), StateMachineError> {
         let descriptor = snapshot.descriptor().clone();
         let failed = |what: String| StateMachineError(format!("{descriptor}: {what}"));
-        let limits = (self.store.retention(), self.sessions.limits());
+        let limits = (self.state.store.retention(), self.state.sessions.limits());
+        let last = descriptor.meta.last;
         let mut writer = ImageRestorer::new(limits.0, limits.1);
         let mut parts = 0_u64;
         loop {
@@ -185,14 +161,26 @@ impl StateMachine for KvStateMachine {
             let Some(part) = part.map_err(|error| failed(error.to_string()))? else {
                 break;
             };
+            #[cfg(feature = "rocksdb")]
+            if let Some(scratch) = self.scratch.clone().filter(|_| parts == 0)
+                && part.first() == Some(&crate::image::CHECKPOINT)
+            {
+                let unpacked = crate::durable::unpack(snapshot, part, scratch, limits).await;
+                let (store, sessions) = unpacked.map_err(|error| failed(error.to_string()))?;
+                self.state = Replicated {
+                    store,
+                    sessions,
+                    applied: last,
+                };
+                return Ok(());
+            }
             let pushed = writer.push(&part);
             pushed.map_err(|error| failed(format!("part {parts}: {error}")))?;
             parts += 1;
         }
-        let last = descriptor.meta.last;
         let restored = writer.finish(last.index.0);
         let (store, sessions) = restored.map_err(|error| failed(error.to_string()))?;
-        *self = Self {
+        self.state = Replicated {
             store,
             sessions,
             applied: last,
@@ -201,7 +189,7 @@ impl StateMachine for KvStateMachine {
     }
 
     fn applied(&self) -> LogId {
-        self.applied
+        self.state.applied
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::Storage;
+use super::{State, Storage};
 
 /// How the cluster is reached by who may change it.
 #[derive(Args, Clone, Debug)]
@@ -74,6 +74,9 @@ pub(crate) struct MemberAddArgs {
     /// Where the node keeps its log
     #[arg(long, default_value = "file")]
     pub(crate) storage: Storage,
+    /// Where the node keeps the keys; like the others where this is left out
+    #[arg(long)]
+    pub(crate) state: Option<State>,
 }
 
 #[derive(Args, Debug)]
@@ -199,6 +202,9 @@ pub(crate) struct SnapshotRestoreArgs {
     /// Where nodes keep their log
     #[arg(long, default_value = "file")]
     pub(crate) storage: Storage,
+    /// Where nodes keep the keys
+    #[arg(long, default_value = "memory")]
+    pub(crate) state: State,
 }
 
 #[derive(Args, Debug)]

@@ -5,7 +5,7 @@ use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::Path;
 
-use kv_service::config::{NodeConfig, StorageKind};
+use kv_service::config::{NodeConfig, StateKind, StorageKind};
 use kv_service::init::{ClusterLayout, ClusterPlan, NodePlan, load, load_or_make};
 
 use crate::cli::ClusterArgs;
@@ -65,6 +65,12 @@ pub(crate) fn prepare(args: &ClusterArgs) -> Result<Prepared, Failure> {
         return Err(Failure::usage(
             "storage rocksdb is not in this program: build it with `--features rocksdb`, or choose \
              storage file",
+        ));
+    }
+    if plan.state == StateKind::Rocksdb && !cfg!(feature = "rocksdb") {
+        return Err(Failure::usage(
+            "state rocksdb is not in this program: build it with `--features rocksdb`, or choose \
+             state memory",
         ));
     }
     let mut layout = load_or_make(&plan)?;
@@ -149,6 +155,7 @@ fn new_plan(args: &ClusterArgs) -> Result<ClusterPlan, Failure> {
     let base_port = args.base_port.unwrap_or(BASE_PORT_DEFAULT);
     let mut plan = ClusterPlan::local(&args.dir, nodes, base_port)?;
     plan.storage = args.storage.map_or(plan.storage, Into::into);
+    plan.state = args.state.map_or(plan.state, Into::into);
     plan.transport = args.transport.into();
     Ok(plan)
 }
@@ -188,6 +195,12 @@ fn plan_of(args: &ClusterArgs, found: &ClusterLayout) -> Result<ClusterPlan, Fai
             first.storage.name().to_owned(),
             asked.name().to_owned(),
         );
+    }
+    if let Some(asked) = args.state.map(StateKind::from)
+        && asked != first.state
+    {
+        let (found, asked) = (first.state.name(), asked.name());
+        return different("state", found.to_owned(), asked.to_owned());
     }
     let node = |node: &NodeConfig| NodePlan {
         id: node.id.0,
@@ -235,7 +248,7 @@ mod tests {
             dir: dir.to_owned(),
             base_port: None,
             storage: None,
-            state: crate::cli::State::Memory,
+            state: None,
             transport: Transport::Quic,
             no_restart: false,
         }

@@ -16,6 +16,7 @@ pub(crate) fn run(args: &InitArgs, output: &mut Output) -> Outcome {
     refuse_foreign(&args.dir)?;
     let mut plan = ClusterPlan::hosts(&args.dir, &args.nodes)?;
     plan.storage = args.storage.into();
+    plan.state = args.state.into();
     let layout = make_cluster(&plan)?;
     let cluster = layout.cluster.to_string();
     let shown = args.dir.display();

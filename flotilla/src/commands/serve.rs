@@ -41,6 +41,7 @@ pub(crate) async fn run(args: &ServeArgs, output: &mut Output) -> Outcome {
     let id = config.id.0;
     let overrides = Overrides {
         storage: args.storage.map(Into::into),
+        state: args.state.map(Into::into),
         transport: args.transport.map(Into::into),
     };
     let storage = overrides.storage.unwrap_or(config.storage).name();

@@ -34,7 +34,7 @@ const CALM: Duration = Duration::from_secs(2);
 pub(crate) async fn run(args: &DemoArgs, output: &mut Output) -> Outcome {
     let mut signals = EndSignals::register()?;
     let narrator = Narrator::new(output.is_json());
-    let mut stage = Stage::start(&narrator).await?;
+    let mut stage = Stage::start(&narrator, args.state.into()).await?;
     let played = tokio::select! {
         played = play(&mut stage, args.failovers, &narrator) => played,
         signal = signals.wait() => {

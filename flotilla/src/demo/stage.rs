@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use kv_client::{ClientConfig, ClientError, KvClient, MemberChange};
-use kv_service::config::StorageKind;
+use kv_service::config::{StateKind, StorageKind};
 use kv_service::init::{ClusterPlan, make_cluster};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -59,7 +59,13 @@ impl Stage {
     ///
     /// # Errors
     /// When it does not.
-    pub(super) async fn start(narrator: &Narrator) -> Result<Self, Failure> {
+    pub(super) async fn start(narrator: &Narrator, state: StateKind) -> Result<Self, Failure> {
+        if state == StateKind::Rocksdb && !cfg!(feature = "rocksdb") {
+            return Err(Failure::usage(
+                "state rocksdb is not in this program: build it with `--features rocksdb`, or \
+                 choose state memory",
+            ));
+        }
         let local =
             |error: std::io::Error| Failure::usage(format!("cannot make a cluster: {error}"));
         let dir = tempfile::Builder::new()
@@ -73,6 +79,7 @@ impl Stage {
             node.advertise = node.listen.to_string();
         }
         let addresses = ports.map(|port| format!("127.0.0.1:{port}")).collect();
+        plan.state = state;
         let layout = make_cluster(&plan)?;
         let config = ClientConfig::load(&layout.client_config).map_err(ClientError::from)?;
         let (supervisor, mut events) = Supervisor::start(node_commands(&layout.nodes)?, true);
@@ -146,7 +153,7 @@ impl Stage {
             dir: self.dir.path(),
             id,
             address: &address,
-            storage: StorageKind::File,
+            backends: StorageKind::File.into(),
         };
         let node = within("a node that joins", newcomer.join(&self.admin)).await??;
         for command in node_commands(&[node])? {

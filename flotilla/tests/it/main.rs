@@ -9,5 +9,6 @@ mod growth;
 mod members;
 mod program;
 mod snapshots;
+mod states;
 mod usage;
 mod watched;

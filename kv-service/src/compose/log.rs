@@ -71,11 +71,7 @@ pub(super) fn open(
     is_first_start: bool,
 ) -> Result<OpenedLog, StorageError> {
     let started = Instant::now();
-    let owner = WalOwner {
-        cluster: owner.cluster,
-        node: owner.node,
-        incarnation: owner.incarnation,
-    };
+    let owner = as_storage_owner(owner);
     let store: Box<dyn LogStore> = match storage {
         StorageKind::Memory => Box::new(MemoryLogStore::new()),
         StorageKind::Rocksdb => open_rocksdb(path, owner, is_first_start)?,
@@ -93,6 +89,15 @@ pub(super) fn open(
         store,
         duration: started.elapsed(),
     })
+}
+
+/// Whom what is stored belongs to.
+pub(super) fn as_storage_owner(owner: Owner) -> WalOwner {
+    WalOwner {
+        cluster: owner.cluster,
+        node: owner.node,
+        incarnation: owner.incarnation,
+    }
 }
 
 #[cfg(feature = "rocksdb")]

@@ -56,7 +56,7 @@ impl SnapshotReader for Parts {
     }
 }
 
-fn snapshot(last: u64, parts: Vec<Bytes>) -> Box<dyn SnapshotReader> {
+pub(crate) fn snapshot(last: u64, parts: Vec<Bytes>) -> Box<dyn SnapshotReader> {
     let last = LogId::new(Term(2), Index(last));
     let descriptor = SnapshotDescriptor {
         meta: SnapshotMeta {
@@ -422,7 +422,8 @@ fn what_is_no_image_is_refused_with_the_reason() {
     type Change<'a> = &'a dyn Fn(&mut Vec<Vec<u8>>);
     let cases: [(&str, Change<'_>); 17] = [
         ("there is no head", &|parts| parts.clear()),
-        ("part 0: format 2", &|parts| parts[0][0] = 2),
+        ("part 0: format 3", &|parts| parts[0][0] = 3),
+        ("checkpoint of RocksDB", &|parts| parts[0][0] = CHECKPOINT),
         ("kind 3 behind one of kind 0", &|parts| {
             drop(parts.drain(..2));
         }),
@@ -527,7 +528,7 @@ fn versions_that_contradict_each_other_are_refused() {
         superseded_bytes: 6,
     };
     let restored = |versions: &[Retained]| {
-        let mut store = StoreRestorer::new(Retention::default(), counts)?;
+        let mut store = StoreRestorer::new(Retention::default(), counts, MemoryLive::default())?;
         for version in versions {
             store.push(version.clone())?;
         }
@@ -600,7 +601,10 @@ fn versions_that_contradict_each_other_are_refused() {
             .contains("superseded versions: 2 instead of 3"),
         "{error}"
     );
-    let announced = |counts| StoreRestorer::new(retention(2, 6), counts).unwrap_err();
+    let announced = |counts| {
+        let live = MemoryLive::default();
+        StoreRestorer::new(retention(2, 6), counts, live).unwrap_err()
+    };
     let error = announced(counts).to_string();
     assert!(
         error.contains("superseded versions of 3 are above the limit of 2"),

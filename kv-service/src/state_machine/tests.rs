@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use futures_util::FutureExt;
 use kv_api::limits::VALUE_BYTES_MAX;
-use kv_api::{Expect, SessionId, SessionStamp, WriteOp, Written, decode, encode};
+use kv_api::{
+    Command, CommandError, Expect, SessionId, SessionStamp, WriteOp, Written, decode, encode,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use raft_core::Term;

@@ -47,7 +47,7 @@ impl Default for Retention {
 
 /// The superseded versions of all keys. Cloning it is cheap: both containers are persistent.
 #[derive(Clone, Debug)]
-pub(super) struct History {
+pub(crate) struct History {
     retention: Retention,
     /// In the order of their ends. The place of the first one is `first`.
     versions: Vector<Superseded>,
@@ -63,13 +63,13 @@ pub(super) struct History {
 
 /// A version that holds no more.
 #[derive(Clone, Debug)]
-pub(super) struct Superseded {
-    pub(super) key: Bytes,
-    pub(super) version: Version,
+pub(crate) struct Superseded {
+    pub(crate) key: Bytes,
+    pub(crate) version: Version,
     /// The first revision at which it does not hold any more.
-    pub(super) end: u64,
+    pub(crate) end: u64,
     /// Whether a deletion ended it.
-    pub(super) deleted: bool,
+    pub(crate) deleted: bool,
     /// Its distance from the end of its chain.
     depth: u64,
     /// The version of the same key at `jump_depth(depth)`.
@@ -83,7 +83,7 @@ impl Superseded {
 }
 
 impl History {
-    pub(super) fn new(retention: Retention) -> Self {
+    pub(crate) fn new(retention: Retention) -> Self {
         Self {
             retention,
             versions: Vector::new(),
@@ -95,41 +95,41 @@ impl History {
     }
 
     /// How much it keeps.
-    pub(super) fn retention(&self) -> Retention {
+    pub(crate) fn retention(&self) -> Retention {
         self.retention
     }
 
     /// The oldest revision that can be read at.
-    pub(super) fn oldest(&self) -> u64 {
+    pub(crate) fn oldest(&self) -> u64 {
         self.oldest
     }
 
     /// Versions held.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.versions.len()
     }
 
     /// Bytes of their keys and values.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Takes over a version that the write at revision `end` replaced. Answers its place.
-    pub(super) fn replaced(&mut self, key: Bytes, version: Version, end: u64) -> Place {
+    pub(crate) fn replaced(&mut self, key: Bytes, version: Version, end: u64) -> Place {
         let place = self.push(key, version, end, false);
         self.keep_within_retention();
         place
     }
 
     /// Takes over the last version of a key that was deleted at revision `end`.
-    pub(super) fn deleted(&mut self, key: Bytes, version: Version, end: u64) {
+    pub(crate) fn deleted(&mut self, key: Bytes, version: Version, end: u64) {
         let place = self.push(key.clone(), version, end, true);
         self.deleted.insert(key, place);
         self.keep_within_retention();
     }
 
     /// A key is created. Answers the last version from before, where it is still held.
-    pub(super) fn created(&mut self, key: &Bytes) -> Place {
+    pub(crate) fn created(&mut self, key: &Bytes) -> Place {
         self.deleted.remove(key).unwrap_or(Place::NONE)
     }
 
@@ -170,13 +170,13 @@ impl History {
     }
 
     /// Makes `oldest` the oldest revision that can be read at. Never goes back.
-    pub(super) fn compact(&mut self, oldest: u64) {
+    pub(crate) fn compact(&mut self, oldest: u64) {
         self.oldest = self.oldest.max(oldest);
     }
 
     /// Drops some of what compaction left behind. What can be read does not depend on how far this
     /// has got.
-    pub(super) fn drop_compacted(&mut self) {
+    pub(crate) fn drop_compacted(&mut self) {
         for _ in 0..COMPACTED_DROPS_PER_COMMAND {
             match self.versions.front() {
                 Some(first) if first.end <= self.oldest => self.drop_first(),
@@ -205,7 +205,7 @@ impl History {
     /// A history of these versions, whose chains are made anew. They come in the order of their
     /// ends, each as key, version, end and whether a deletion ended it. Answers also where the last
     /// version of each key is.
-    pub(super) fn restored(
+    pub(crate) fn restored(
         retention: Retention,
         oldest: u64,
         versions: impl Iterator<Item = (Bytes, Version, u64, bool)>,
@@ -227,13 +227,13 @@ impl History {
     }
 
     /// A key that was restored with this history is there now.
-    pub(super) fn restored_live(&mut self, key: &Bytes) {
+    pub(crate) fn restored_live(&mut self, key: &Bytes) {
         self.deleted.remove(key);
     }
 
     /// How many of the versions held can still be read, and the bytes of their keys and values.
     /// Takes time proportional to what compaction has not got round to yet.
-    pub(super) fn readable(&self) -> (usize, usize) {
+    pub(crate) fn readable(&self) -> (usize, usize) {
         let left = self.versions.iter();
         let left = left.take_while(|it| it.end <= self.oldest);
         let (count, bytes) =
@@ -242,7 +242,7 @@ impl History {
     }
 
     /// The versions of a key that can still be read, newest first, from this one on.
-    pub(super) fn readable_chain(&self, mut place: Place) -> Vec<Place> {
+    pub(crate) fn readable_chain(&self, mut place: Place) -> Vec<Place> {
         let mut chain = Vec::new();
         while let Some(it) = self.held(place).filter(|it| it.end > self.oldest) {
             chain.push(place);
@@ -252,14 +252,14 @@ impl History {
     }
 
     /// The version at a place, where it is still held.
-    pub(super) fn held(&self, place: Place) -> Option<&Superseded> {
+    pub(crate) fn held(&self, place: Place) -> Option<&Superseded> {
         let index = place.0.checked_sub(self.first)?;
         self.versions.get(usize::try_from(index).ok()?)
     }
 
     /// What a key held at a readable revision, given the newest of its superseded versions that
     /// comes into question.
-    pub(super) fn at(&self, mut place: Place, revision: u64) -> Option<&Version> {
+    pub(crate) fn at(&self, mut place: Place, revision: u64) -> Option<&Version> {
         // A version that was dropped had ended by the oldest readable revision, so what is not held
         // did not hold at this revision.
         loop {
@@ -275,24 +275,55 @@ impl History {
     }
 
     /// The last version of a key that is not there now.
-    pub(super) fn of_deleted(&self, key: &Bytes) -> Place {
+    pub(crate) fn of_deleted(&self, key: &Bytes) -> Place {
         self.deleted.get(key).copied().unwrap_or(Place::NONE)
     }
 
     /// The keys from this one on, in order, that are not there now but were, each with its last
     /// version.
-    pub(super) fn deleted_from(&self, key: &Bytes) -> impl Iterator<Item = (&Bytes, &Place)> {
+    pub(crate) fn deleted_from(&self, key: &Bytes) -> impl Iterator<Item = (&Bytes, &Place)> {
         self.deleted.range(key.clone()..)
     }
 
     /// The first key behind this one that is not there now but was, with its last version.
-    pub(super) fn deleted_behind(&self, key: &Bytes) -> Option<(&Bytes, &Place)> {
+    pub(crate) fn deleted_behind(&self, key: &Bytes) -> Option<(&Bytes, &Place)> {
         let behind = (Bound::Excluded(key.clone()), Bound::Unbounded);
         self.deleted.range(behind).next()
     }
 
+    /// The versions held, in the order of their ends.
+    #[cfg(feature = "rocksdb")]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Superseded> {
+        self.versions.iter()
+    }
+
+    /// The keys that are not there now but were, each with its last version.
+    #[cfg(feature = "rocksdb")]
+    pub(crate) fn deleted_keys(&self) -> &OrdMap<Bytes, Place> {
+        &self.deleted
+    }
+
+    /// What `before`, an older clone of this history, held and this one does not.
+    #[cfg(feature = "rocksdb")]
+    pub(crate) fn dropped_since<'a>(
+        &self,
+        before: &'a Self,
+    ) -> impl Iterator<Item = &'a Superseded> + use<'a> {
+        let dropped = self.first.saturating_sub(before.first);
+        before.versions.iter().take(saturated(dropped))
+    }
+
+    /// What this history holds and `before`, an older clone of it, does not.
+    #[cfg(feature = "rocksdb")]
+    pub(crate) fn added_since(&self, before: &Self) -> impl Iterator<Item = &Superseded> {
+        let known = before.first + before.versions.len() as u64;
+        let known = known.saturating_sub(self.first);
+        let known = saturated(known).min(self.versions.len());
+        self.versions.iter().skip(known)
+    }
+
     /// Adds what can still be read, in order.
-    pub(super) fn add_to(&self, digest: &mut Digest) {
+    pub(crate) fn add_to(&self, digest: &mut Digest) {
         digest.number(self.oldest);
         // What compaction has not got round to yet cannot be read and does not count.
         let readable = |superseded: &&Superseded| superseded.end > self.oldest;
@@ -304,6 +335,11 @@ impl History {
             superseded.version.add_to(digest);
         }
     }
+}
+
+#[cfg(feature = "rocksdb")]
+fn saturated(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 /// How deep in its chain the version lies that one at `depth` has a shortcut to.
@@ -325,12 +361,12 @@ fn jump_depth(depth: u64) -> u64 {
 #[cfg(test)]
 impl History {
     /// Whether both hold the very same nodes, as after a clone.
-    pub(super) fn shares_with(&self, other: &Self) -> bool {
+    pub(crate) fn shares_with(&self, other: &Self) -> bool {
         self.versions.ptr_eq(&other.versions) && self.deleted.ptr_eq(&other.deleted)
     }
 
     /// Checks that everything in here agrees.
-    pub(super) fn check(&self) {
+    pub(crate) fn check(&self) {
         let bytes: usize = self.versions.iter().map(Superseded::bytes).sum();
         assert_eq!(bytes, self.bytes);
         assert!(self.len() <= self.retention.revisions_max);
@@ -353,7 +389,7 @@ impl History {
     }
 
     /// Versions that are looked at to find what held at a revision.
-    pub(super) fn steps_to(&self, mut place: Place, revision: u64) -> usize {
+    pub(crate) fn steps_to(&self, mut place: Place, revision: u64) -> usize {
         let mut steps = 0;
         while let Some(it) = self.held(place) {
             steps += 1;

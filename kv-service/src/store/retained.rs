@@ -5,15 +5,15 @@
 //! shortcuts, which are made anew: stores that hold the same give the same versions, whatever led
 //! there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use bytes::Bytes;
-use imbl::OrdMap;
 use kv_api::{LimitExceeded, limits};
 
 use super::KvStore;
 use super::history::{History, Retention};
+use super::live::{Listed, Live, MemoryLive};
 use super::version::{Place, Version};
 
 /// One version of one key.
@@ -59,93 +59,133 @@ pub(crate) struct StoreCounts {
     pub(crate) superseded_bytes: u64,
 }
 
-impl KvStore {
+#[allow(
+    private_bounds,
+    reason = "whoever uses a store has one of the kinds that are there"
+)]
+impl<L: Live> KvStore<L> {
     /// How much of everything there is to be read.
     pub(crate) fn counts(&self) -> StoreCounts {
         let (superseded, superseded_bytes) = self.history.readable();
         StoreCounts {
             revision: self.revision,
             oldest: self.oldest(),
-            live: self.live.len() as u64,
+            live: self.live.len(),
             superseded: superseded as u64,
             superseded_bytes: superseded_bytes as u64,
         }
     }
-
-    /// How much history it keeps.
-    pub(crate) fn retention(&self) -> Retention {
-        self.history.retention()
-    }
 }
+
+/// Keys that are listed at once, so that one key after the other need not be searched for.
+const LISTED_AHEAD: usize = 64;
 
 /// Goes through a store: the keys in order, the versions of each from the oldest to the newest.
 #[derive(Debug)]
-pub(crate) struct RetainedVersions {
-    store: KvStore,
-    /// The key that was looked at last.
-    key: Option<Bytes>,
+pub(crate) struct RetainedVersions<L> {
+    store: KvStore<L>,
+    /// Live keys that come next, and whether there are more behind them.
+    ahead: VecDeque<Listed>,
+    has_more: bool,
+    /// The live key that was listed last.
+    listed: Option<Bytes>,
+    /// The deleted key that was looked at last.
+    deleted: Option<Bytes>,
+    /// The key whose versions are being given.
+    key: Bytes,
     /// Its superseded versions that are still to come, the next one last.
     superseded: Vec<Place>,
     /// What it holds now, where that is still to come.
-    live: Option<Version>,
+    live: Option<Listed>,
 }
 
-impl RetainedVersions {
-    /// Starts at the first key.
-    pub(crate) fn new(store: KvStore) -> Self {
+impl<L: Live> RetainedVersions<L> {
+    /// Starts at the first key. Nothing is written to the store any more.
+    pub(crate) fn new(store: KvStore<L>) -> Self {
         Self {
             store,
-            key: None,
+            ahead: VecDeque::new(),
+            has_more: true,
+            listed: None,
+            deleted: None,
+            key: Bytes::new(),
             superseded: Vec::new(),
             live: None,
         }
     }
 
-    /// Takes up the next key; none at the end.
-    fn next_key(&mut self) -> Option<Bytes> {
-        let (live, history) = (&self.store.live, &self.store.history);
-        let (live, deleted) = match &self.key {
-            None => (
-                live.range(Bytes::new()..).next(),
-                history.deleted_from(&Bytes::new()).next(),
-            ),
-            Some(key) => {
-                let behind = (Bound::Excluded(key.clone()), Bound::Unbounded);
-                (live.range(behind).next(), history.deleted_behind(key))
-            }
-        };
-        // A key is in one of the two maps only.
-        let live = live.map(|(key, newest)| (key, newest.previous, Some(newest)));
-        let deleted = deleted.map(|(key, last)| (key, *last, None));
-        let both = live.into_iter().chain(deleted);
-        let (key, last, live) = both.min_by_key(|(key, _, _)| *key)?;
-        let (key, live) = (key.clone(), live.cloned());
-        self.superseded = history.readable_chain(last);
-        self.live = live;
-        self.key = Some(key.clone());
-        Some(key)
+    /// What it goes through.
+    pub(crate) fn store(&self) -> &KvStore<L> {
+        &self.store
     }
-}
 
-impl Iterator for RetainedVersions {
-    type Item = Retained;
-
-    fn next(&mut self) -> Option<Retained> {
+    /// The next version; none at the end.
+    pub(crate) fn try_next(&mut self) -> Result<Option<Retained>, L::Error> {
         while self.superseded.is_empty() && self.live.is_none() {
-            self.next_key()?;
+            if !self.next_key()? {
+                return Ok(None);
+            }
         }
-        let key = self.key.clone()?;
-        let Some(place) = self.superseded.pop() else {
-            let newest = self.live.take()?;
-            return Some(retained(key, &newest, Fate::Live));
+        let key = self.key.clone();
+        let superseded = self.superseded.pop();
+        let Some(superseded) = superseded.and_then(|place| self.store.history.held(place)) else {
+            let Some(live) = self.live.take() else {
+                return Ok(None);
+            };
+            let newest = self.store.live.whole(live)?;
+            return Ok(Some(retained(key, &newest, Fate::Live)));
         };
-        let superseded = self.store.history.held(place)?;
         let fate = if superseded.deleted {
             Fate::Deleted(superseded.end)
         } else {
             Fate::Replaced(superseded.end)
         };
-        Some(retained(key, &superseded.version, fate))
+        Ok(Some(retained(key, &superseded.version, fate)))
+    }
+
+    /// Takes up the next key; false at the end.
+    fn next_key(&mut self) -> Result<bool, L::Error> {
+        self.look_ahead()?;
+        let history = &self.store.history;
+        let deleted = match &self.deleted {
+            None => history.deleted_from(&Bytes::new()).next(),
+            Some(key) => history.deleted_behind(key),
+        };
+        // A key is in one of the two only.
+        let next_live = self.ahead.front().map(|live| &live.key);
+        let last = match (next_live, deleted) {
+            (None, None) => return Ok(false),
+            (live, Some((key, last))) if live.is_none_or(|live| key < live) => {
+                self.key = key.clone();
+                self.deleted = Some(key.clone());
+                *last
+            }
+            _ => {
+                let live = self.ahead.pop_front().expect("just seen");
+                self.key = live.key.clone();
+                let last = live.version.previous;
+                self.live = Some(live);
+                last
+            }
+        };
+        self.superseded = self.store.history.readable_chain(last);
+        Ok(true)
+    }
+
+    fn look_ahead(&mut self) -> Result<(), L::Error> {
+        if !self.ahead.is_empty() || !self.has_more {
+            return Ok(());
+        }
+        let behind = self
+            .listed
+            .as_ref()
+            .map_or(Bound::Unbounded, Bound::Excluded);
+        for listed in self.store.live.list(behind).take(LISTED_AHEAD) {
+            self.ahead.push_back(listed?);
+        }
+        self.has_more = self.ahead.len() == LISTED_AHEAD;
+        self.listed = self.ahead.back().map(|live| live.key.clone());
+        Ok(())
     }
 }
 
@@ -199,22 +239,28 @@ pub(crate) enum RetainedError {
 /// Puts a store together again. What is given is checked; memory grows with it alone, not with what
 /// is announced.
 #[derive(Debug)]
-pub(crate) struct StoreRestorer {
+pub(crate) struct StoreRestorer<L = MemoryLive> {
     retention: Retention,
     announced: StoreCounts,
-    live: OrdMap<Bytes, Version>,
+    live: L,
+    /// The keys that are there now and have superseded versions.
+    linked: BTreeSet<Bytes>,
     /// By their ends, of which no two are the same.
     superseded: BTreeMap<u64, (Bytes, Version, bool)>,
     superseded_bytes: u64,
     last: Option<Retained>,
 }
 
-impl StoreRestorer {
-    /// A store of which nothing is there yet.
+impl<L: Live> StoreRestorer<L> {
+    /// A store of which nothing is there yet, and `live` is empty.
     ///
     /// # Errors
     /// When the announced numbers contradict each other, or are above what is kept.
-    pub(crate) fn new(retention: Retention, announced: StoreCounts) -> Result<Self, RetainedError> {
+    pub(crate) fn new(
+        retention: Retention,
+        announced: StoreCounts,
+        live: L,
+    ) -> Result<Self, RetainedError> {
         if announced.oldest > announced.revision {
             return Err(RetainedError::Count {
                 what: "the oldest revision",
@@ -234,7 +280,8 @@ impl StoreRestorer {
         Ok(Self {
             retention,
             announced,
-            live: OrdMap::new(),
+            live,
+            linked: BTreeSet::new(),
             superseded: BTreeMap::new(),
             superseded_bytes: 0,
             last: None,
@@ -252,9 +299,8 @@ impl StoreRestorer {
         let last = self.last.take();
         check_order(last.as_ref(), &next)?;
         // The versions of a key share its bytes.
-        if let Some(last) = last
-            && last.key == next.key
-        {
+        let has_history = last.as_ref().is_some_and(|last| last.key == next.key);
+        if let Some(last) = last.filter(|_| has_history) {
             next.key = last.key;
         }
         let version = Version {
@@ -266,9 +312,12 @@ impl StoreRestorer {
         };
         let (end, deleted) = match next.fate {
             Fate::Live => {
-                self.live.insert(next.key.clone(), version);
+                if has_history {
+                    self.linked.insert(next.key.clone());
+                }
+                self.live.put(next.key.clone(), version, None);
                 self.last = Some(next);
-                return at_most(KEYS, self.live.len() as u64, self.announced.live);
+                return at_most(KEYS, self.live.len(), self.announced.live);
             }
             Fate::Replaced(end) => (end, false),
             Fate::Deleted(end) => (end, true),
@@ -292,12 +341,12 @@ impl StoreRestorer {
     ///
     /// # Errors
     /// When there is less than was announced.
-    pub(crate) fn finish(mut self) -> Result<KvStore, RetainedError> {
+    pub(crate) fn finish(mut self) -> Result<KvStore<L>, RetainedError> {
         check_order_at_end(self.last.as_ref())?;
         // None of them can be above by now.
         let announced = &self.announced;
         let count = self.superseded.len() as u64;
-        at_least(KEYS, self.live.len() as u64, announced.live)?;
+        at_least(KEYS, self.live.len(), announced.live)?;
         at_least(VERSIONS, count, announced.superseded)?;
         at_least(BYTES, self.superseded_bytes, announced.superseded_bytes)?;
         let superseded = std::mem::take(&mut self.superseded).into_iter();
@@ -306,16 +355,19 @@ impl StoreRestorer {
         let oldest = self.announced.oldest;
         let (mut history, last) = History::restored(self.retention, oldest, superseded);
         for (key, place) in last {
-            if let Some(newest) = self.live.get_mut(&key) {
-                newest.previous = place;
+            if self.linked.contains(&key) {
+                self.live.link(&key, place);
                 history.restored_live(&key);
             }
         }
-        Ok(KvStore {
-            revision: self.announced.revision,
-            live: self.live,
-            history,
-        })
+        let revision = self.announced.revision;
+        Ok(KvStore::with_history(revision, self.live, history))
+    }
+
+    /// Where the keys are kept, to keep those that have come.
+    #[cfg(feature = "rocksdb")]
+    pub(crate) fn live_mut(&mut self) -> &mut L {
+        &mut self.live
     }
 
     /// What can be said of a version alone.

@@ -1,11 +1,13 @@
 //! Pages of keys in order, at the newest or at an older revision.
 
+use std::ops::Bound;
+
 use bytes::Bytes;
-use imbl::OrdMap;
 use kv_api::limits::{SCAN_KEYS_MAX, SCAN_PAGE_BYTES_MAX};
 use kv_api::{KeyValue, ScanPage};
 
 use super::history::History;
+use super::live::{Listed, Live};
 use super::version::Version;
 
 /// Keys that one page looks at, whether or not they were there at its revision. A page of an old
@@ -41,50 +43,50 @@ impl ScanRange {
 }
 
 /// A page at a revision that the caller has checked to be readable.
-pub(super) fn page(
-    live: &OrdMap<Bytes, Version>,
+pub(super) fn page<L: Live>(
+    live: &L,
     history: &History,
     range: &ScanRange,
     revision: u64,
     newest_revision: u64,
-) -> ScanPage {
+) -> Result<ScanPage, L::Error> {
     let mut page = Page::new(range, revision);
-    let mut live = live.range(range.from.clone()..).peekable();
+    let mut listed = live.list(Bound::Included(&range.from));
+    let mut newest = listed.next().transpose()?;
     // What is deleted by now may have been there then, but is not there now.
     let deleted = (revision < newest_revision).then(|| history.deleted_from(&range.from));
     let mut deleted = deleted.into_iter().flatten().peekable();
     for examined in 0.. {
-        let is_live = match (live.peek(), deleted.peek()) {
-            (Some((live_key, _)), Some((deleted_key, _))) => live_key < deleted_key,
-            (Some(_), None) => true,
-            (None, Some(_)) => false,
-            (None, None) => break,
+        // A key is in one of the two only.
+        let is_live = match (&newest, deleted.peek()) {
+            (Some(live), Some((deleted, _))) => live.key < **deleted,
+            (live, _) => live.is_some(),
         };
-        let (key, version) = if is_live {
-            let (key, newest) = live.next().expect("just seen");
-            if newest.mod_revision <= revision {
-                (key, Some(newest))
-            } else {
-                (key, history.at(newest.previous, revision))
-            }
-        } else {
-            let (key, last) = deleted.next().expect("just seen");
-            (key, history.at(*last, revision))
+        let key = match (&newest, deleted.peek()) {
+            (Some(live), _) if is_live => live.key.clone(),
+            (_, Some((deleted, _))) => (*deleted).clone(),
+            _ => break,
         };
-        if !range.holds(key) {
+        if !range.holds(&key) {
             break;
         }
         if examined == SCAN_EXAMINED_MAX {
-            page.page.next = Some(key.clone());
+            page.page.next = Some(key);
             break;
         }
-        if let Some(version) = version
-            && !page.take(key, version)
-        {
+        let goes_on = if is_live {
+            let found = std::mem::replace(&mut newest, listed.next().transpose()?);
+            let found = found.expect("just seen");
+            page.take_live(live, history, found)?
+        } else {
+            let (key, last) = deleted.next().expect("just seen");
+            page.take_old(key, history.at(*last, revision))
+        };
+        if !goes_on {
             break;
         }
     }
-    page.page
+    Ok(page.page)
 }
 
 /// A page that is being filled.
@@ -109,18 +111,59 @@ impl Page {
         }
     }
 
-    /// Takes one more, or says where the next page begins and answers false. The first one is
-    /// always taken, so that every page gets on.
-    fn take(&mut self, key: &Bytes, version: &Version) -> bool {
-        let item: KeyValue = version.to_key_value(key, self.keys_only);
-        let bytes = self.bytes + item.key.len() + item.value.len();
-        let full = self.page.items.len() == self.items_max || bytes > SCAN_PAGE_BYTES_MAX;
-        if full && !self.page.items.is_empty() {
-            self.page.next = Some(key.clone());
-            return false;
+    /// Takes a key that is there now, as it was at the revision of the page. Answers false where it
+    /// has no room; the next page then begins there.
+    fn take_live<L: Live>(
+        &mut self,
+        live: &L,
+        history: &History,
+        found: Listed,
+    ) -> Result<bool, L::Error> {
+        let revision = self.page.revision;
+        let key = found.key.clone();
+        if found.version.mod_revision > revision {
+            let old = history.at(found.version.previous, revision);
+            return Ok(self.take_old(&key, old));
         }
-        self.bytes = bytes;
+        if !self.has_room(&key, found.value_bytes()) {
+            return Ok(false);
+        }
+        // A value is read only where it is given out.
+        let version = if self.keys_only {
+            found.version
+        } else {
+            live.whole(found)?
+        };
+        self.push(&key, &version);
+        Ok(true)
+    }
+
+    /// The same for what a key held before, where it held anything.
+    fn take_old(&mut self, key: &Bytes, version: Option<&Version>) -> bool {
+        let Some(version) = version else { return true };
+        let has_room = self.has_room(key, version.value.len());
+        if has_room {
+            self.push(key, version);
+        }
+        has_room
+    }
+
+    /// Whether one more fits; else it is where the next page begins. The first one always fits, so
+    /// that every page gets on.
+    fn has_room(&mut self, key: &Bytes, value_bytes: usize) -> bool {
+        let value_bytes = if self.keys_only { 0 } else { value_bytes };
+        let bytes = self.bytes + key.len() + value_bytes;
+        let full = self.page.items.len() == self.items_max || bytes > SCAN_PAGE_BYTES_MAX;
+        let has_room = !full || self.page.items.is_empty();
+        if !has_room {
+            self.page.next = Some(key.clone());
+        }
+        has_room
+    }
+
+    fn push(&mut self, key: &Bytes, version: &Version) {
+        let item: KeyValue = version.to_key_value(key, self.keys_only);
+        self.bytes += item.key.len() + item.value.len();
         self.page.items.push(item);
-        true
     }
 }

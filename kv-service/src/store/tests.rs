@@ -471,7 +471,7 @@ fn a_view_does_not_move_and_a_clone_shares_everything() {
     store.write(put("key-000001", "second"));
     let (view, digest) = (store.view(), store.digest());
     // Nothing was copied: the maps are the very same ones.
-    assert!(view.live.ptr_eq(&store.live));
+    assert!(view.live.0.ptr_eq(&store.live.0));
     assert!(view.history.shares_with(&store.history));
 
     store.write(put("key-000000", "later"));

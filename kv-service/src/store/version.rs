@@ -7,31 +7,31 @@ use crate::digest::Digest;
 
 /// Where in the history the version before is kept. The history knows whether it still is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place(pub(super) u64);
+pub(crate) struct Place(pub(crate) u64);
 
 impl Place {
     /// There is none before.
-    pub(super) const NONE: Self = Self(0);
+    pub(crate) const NONE: Self = Self(0);
 }
 
 /// What a key held from `mod_revision` on.
 #[derive(Clone, Debug)]
-pub(super) struct Version {
+pub(crate) struct Version {
     /// The revision that created the key.
-    pub(super) create_revision: u64,
+    pub(crate) create_revision: u64,
     /// The revision that wrote this version.
-    pub(super) mod_revision: u64,
+    pub(crate) mod_revision: u64,
     /// Writes since the key was created, 1 for the first.
-    pub(super) version: u64,
+    pub(crate) version: u64,
     /// The value.
-    pub(super) value: Bytes,
+    pub(crate) value: Bytes,
     /// What the key held before, also before it was deleted and created again.
-    pub(super) previous: Place,
+    pub(crate) previous: Place,
 }
 
 impl Version {
     /// What a new key gets.
-    pub(super) fn first(revision: u64, value: Bytes, previous: Place) -> Self {
+    pub(crate) fn first(revision: u64, value: Bytes, previous: Place) -> Self {
         Self {
             create_revision: revision,
             mod_revision: revision,
@@ -42,7 +42,7 @@ impl Version {
     }
 
     /// What the same key gets at its next write. Where this one will be kept is not known yet.
-    pub(super) fn next(&self, revision: u64, value: Bytes) -> Self {
+    pub(crate) fn next(&self, revision: u64, value: Bytes) -> Self {
         Self {
             create_revision: self.create_revision,
             mod_revision: revision,
@@ -53,7 +53,7 @@ impl Version {
     }
 
     /// In the words of a reply. Both buffers are shared, not copied.
-    pub(super) fn to_key_value(&self, key: &Bytes, keys_only: bool) -> KeyValue {
+    pub(crate) fn to_key_value(&self, key: &Bytes, keys_only: bool) -> KeyValue {
         let value = if keys_only {
             Bytes::new()
         } else {
@@ -69,7 +69,7 @@ impl Version {
     }
 
     /// Adds what a reader can see.
-    pub(super) fn add_to(&self, digest: &mut Digest) {
+    pub(crate) fn add_to(&self, digest: &mut Digest) {
         digest.number(self.create_revision);
         digest.number(self.mod_revision);
         digest.number(self.version);

@@ -167,6 +167,24 @@ const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
         "`memory`",
     ),
     (
+        "storage = \"file\"\nstate = \"memory\"",
+        "storage = \"memory\"\nstate = \"rocksdb\"",
+        "state is rocksdb",
+        "a log that forgets",
+    ),
+    (
+        "state_cache_bytes_max = 134217728",
+        "state_cache_bytes_max = 8388607",
+        "limits.state_cache_bytes_max is 8388607",
+        "from 8388608 to 68719476736 bytes",
+    ),
+    (
+        "state_cache_bytes_max = 134217728",
+        "state_cache_bytes_max = 68719476737",
+        "limits.state_cache_bytes_max is 68719476737",
+        "from 8388608 to 68719476736 bytes",
+    ),
+    (
         "transport = \"quic\"",
         "transport = \"tcp\"",
         "`tcp`",

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use kv_service::config::StorageKind;
+use kv_service::config::{Backends, StateKind, StorageKind};
 use kv_service::identity::{self, DataDirectory, IdentityError, Owner};
 use raft_core::{ClusterId, Incarnation, NodeId};
 
@@ -211,6 +211,27 @@ fn the_storage_may_change_only_before_the_first_start() {
         &["storage file, not rocksdb"],
     );
     reopen(StorageKind::File).unwrap();
+}
+
+#[test]
+fn the_kind_of_state_may_change_only_before_the_first_start() {
+    let directory = formatted();
+    let path = directory.path().join("data");
+    let reopen = |state| {
+        let storage = StorageKind::File;
+        DataDirectory::open(&path, OWNER, Backends { storage, state })
+    };
+    // Directories of older versions do not name it.
+    let identity = std::fs::read_to_string(path.join("identity.toml")).unwrap();
+    assert!(!identity.contains("state"), "{identity}");
+    reopen(StateKind::Rocksdb).unwrap();
+    let identity = std::fs::read_to_string(path.join("identity.toml")).unwrap();
+    assert!(identity.contains("state = \"rocksdb\""), "{identity}");
+    reopen(StateKind::Memory).unwrap();
+    start_once(&directory);
+    let told = ["state memory, not rocksdb", "flotilla member replace"];
+    assert_error(reopen(StateKind::Rocksdb), 2, &told);
+    reopen(StateKind::Memory).unwrap();
 }
 
 #[test]

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use kv_client::{ClientError, KvClient, MemberChange, MembersReport};
-use kv_service::config::{NodeConfig, StorageKind};
-use kv_service::init;
+use kv_service::config::NodeConfig;
+use kv_service::init::{self, NewcomerBackends};
 use serde_json::json;
 
 use crate::cli::{MemberAddArgs, MemberReplaceArgs};
@@ -23,8 +23,8 @@ pub(crate) struct Newcomer<'a> {
     pub(crate) id: u64,
     /// Where others will reach it.
     pub(crate) address: &'a str,
-    /// Where it keeps its log.
-    pub(crate) storage: StorageKind,
+    /// Where it keeps its log and its state.
+    pub(crate) backends: NewcomerBackends,
 }
 
 impl Newcomer<'_> {
@@ -63,7 +63,7 @@ impl Newcomer<'_> {
         let is_made = existing.is_none();
         let node = match existing {
             Some(node) => node,
-            None => init::add_member_directory(self.dir, id, address, self.storage)?,
+            None => init::add_member_directory(self.dir, id, address, self.backends)?,
         };
         let change = MemberChange::Add {
             id,
@@ -112,7 +112,10 @@ pub(super) async fn add(args: &MemberAddArgs, output: &mut Output) -> Outcome {
         dir: directory(&args.admin),
         id: args.id,
         address: &args.address,
-        storage: args.storage.into(),
+        backends: NewcomerBackends {
+            storage: args.storage.into(),
+            state: args.state.map(Into::into),
+        },
     };
     let joined = newcomer.join(&client).await;
     client.close().await;

@@ -65,6 +65,7 @@ fn plan(args: &SnapshotRestoreArgs) -> Result<ClusterPlan, Failure> {
         ClusterPlan::hosts(&args.dir, &args.nodes)?
     };
     plan.storage = args.storage.into();
+    plan.state = args.state.into();
     Ok(plan)
 }
 
