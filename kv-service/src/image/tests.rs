@@ -420,7 +420,7 @@ fn what_is_no_image_is_refused_with_the_reason() {
         part[at] = part[at].wrapping_add(by);
     }
     type Change<'a> = &'a dyn Fn(&mut Vec<Vec<u8>>);
-    let cases: [(&str, Change<'_>); 17] = [
+    let cases: [(&str, Change<'_>); 18] = [
         ("there is no head", &|parts| parts.clear()),
         ("part 0: format 3", &|parts| parts[0][0] = 3),
         ("checkpoint of RocksDB", &|parts| parts[0][0] = CHECKPOINT),
