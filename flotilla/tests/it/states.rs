@@ -1,7 +1,9 @@
 //! Clusters whose nodes keep their state in RocksDB: killed, stopped, backed up, and beside nodes
 //! that keep it in memory; and what is refused.
 
-use crate::program::{command, run};
+use crate::program::command;
+#[cfg(not(feature = "rocksdb"))]
+use crate::program::run;
 
 #[cfg(not(feature = "rocksdb"))]
 #[test]
