@@ -228,17 +228,8 @@ impl Raft {
             let base = self.log.id_at(next.previous());
             if follower.wants_probe() {
                 follower.probe_sent(now);
-                let entries = if follower.is_short_of_room() {
-                    self.small_entries(next)
-                } else {
-                    Vec::new()
-                };
-                let append = Append {
-                    base,
-                    commit,
-                    entries,
-                };
-                self.send(to, Message::Append(append));
+                let is_short = follower.is_short_of_room();
+                self.probe(to, base, is_short);
                 return;
             }
             let (messages, bytes) = (limits.inflight_messages_max, limits.inflight_bytes_max);
@@ -279,6 +270,21 @@ impl Raft {
                 }),
             );
         }
+    }
+
+    /// Asks where the logs meet; a follower without room is sent what it takes all the same.
+    fn probe(&mut self, to: NodeId, base: LogId, is_short: bool) {
+        let entries = if is_short {
+            self.small_entries(base.index.next())
+        } else {
+            Vec::new()
+        };
+        let append = Append {
+            base,
+            commit: self.commit,
+            entries,
+        };
+        self.send(to, Message::Append(append));
     }
 
     /// Old entries came from the disk. They are used only where they are still what comes next.
