@@ -7,20 +7,19 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use raft_core::{
     ClusterId, Incarnation, Index, LogId, NodeId, SnapshotDescriptor, SnapshotMeta, SnapshotStore,
     StorageError, Term,
 };
-use tempfile::TempDir;
 
 use super::FileSnapshots;
 use super::directory::SnapshotDirectory;
 use crate::files::Disk;
-use crate::files::probe::{self, Event, Image, PowerCut, Probe, memory_dir};
+use crate::files::probe::memory_dir;
 use crate::owner::WalOwner;
+use crate::sim_disk::{Image, NameOrder, Operation, Random, Replay, SimDisk};
 use crate::snapshot_file::{SnapshotFileWriter, SnapshotHasher};
 
 const OWNER: WalOwner = WalOwner {
@@ -135,12 +134,20 @@ fn open(dir: &Path) -> Result<SnapshotDirectory, StorageError> {
     SnapshotDirectory::open(Disk::default(), dir, &OWNER)
 }
 
-fn write_dir(image: &Image) -> TempDir {
-    let dir = memory_dir();
-    for (name, bytes) in image {
-        fs::write(dir.path().join(name), bytes).unwrap();
-    }
-    dir
+/// Where the snapshots are on a simulated disk.
+const SIM_DIR: &str = "/node/snapshots";
+
+fn open_sim(disk: &SimDisk) -> Result<SnapshotDirectory, StorageError> {
+    SnapshotDirectory::open(disk.disk(), Path::new(SIM_DIR), &OWNER)
+}
+
+fn base() -> Image {
+    Image::with_dir(Path::new(SIM_DIR))
+}
+
+fn sim_names(disk: &SimDisk) -> BTreeSet<String> {
+    let names = disk.seen().files_in(Path::new(SIM_DIR)).into_keys();
+    names.map(|n| n.to_string_lossy().into_owned()).collect()
 }
 
 fn names(dir: &Path) -> BTreeSet<String> {
@@ -149,7 +156,7 @@ fn names(dir: &Path) -> BTreeSet<String> {
 }
 
 /// The newest snapshot, which is read and compared, and nothing but it and a transfer is there.
-fn check(dir: &Path, directory: &SnapshotDirectory, case: &str) -> Option<u64> {
+fn check(disk: &SimDisk, directory: &SnapshotDirectory, case: &str) -> Option<u64> {
     let mut expected = BTreeSet::from(["lock".to_owned()]);
     let latest = directory.latest();
     if let Some(latest) = &latest {
@@ -165,16 +172,16 @@ fn check(dir: &Path, directory: &SnapshotDirectory, case: &str) -> Option<u64> {
         assert_eq!(file.part(at).unwrap(), None, "{case}");
         expected.insert(format!("{index:020}-{:020}.snap", 2));
     }
-    let mut found = names(dir);
+    let mut found = sim_names(disk);
     found.remove("incoming");
     assert_eq!(found, expected, "{case}");
     latest.map(|latest| latest.meta.last.index.0)
 }
 
 /// Opens what was left, compares it, and goes on with it.
-fn reopen(dir: &Path, allowed: &[Option<u64>], case: &str) {
-    let directory = open(dir).unwrap_or_else(|error| panic!("{case}: {error}"));
-    let latest = check(dir, &directory, case);
+fn reopen(disk: &SimDisk, allowed: &[Option<u64>], case: &str) {
+    let directory = open_sim(disk).unwrap_or_else(|error| panic!("{case}: {error}"));
+    let latest = check(disk, &directory, case);
     assert!(
         allowed.contains(&latest),
         "{case}: found {latest:?} of {allowed:?}"
@@ -184,53 +191,42 @@ fn reopen(dir: &Path, allowed: &[Option<u64>], case: &str) {
             let case = format!("{case}, gone on with {index}");
             let step = Step::Receive(index).run(&directory);
             step.unwrap_or_else(|error| panic!("{case}: {error}"));
-            assert_eq!(check(dir, &directory, &case), Some(index));
+            assert_eq!(check(disk, &directory, &case), Some(index));
         }
     }
 }
 
-/// SplitMix64, seeded.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % bound as u64).expect("below a usize")
-    }
-}
-
-/// Runs the steps over a directory and records them.
-fn record(base: &Image, steps: &[Step]) -> Vec<Event> {
-    let dir = write_dir(base);
-    let probe = Arc::new(Probe::of(base));
-    let disk = probe::disk(Some(&probe));
-    let directory = SnapshotDirectory::open(disk, dir.path(), &OWNER).unwrap();
+/// Runs the steps over a disk and records them, with a mark behind each.
+fn record(base: &Image, steps: &[Step]) -> Vec<Operation> {
+    let disk = SimDisk::recorded(base);
+    let directory = open_sim(&disk).unwrap();
     for (step, done) in steps.iter().zip(1..) {
         step.run(&directory).unwrap();
-        probe.acknowledge(done);
+        disk.mark(done);
     }
-    probe.trace()
+    disk.recording()
+}
+
+/// Steps that were acknowledged.
+fn acknowledged(replay: &Replay) -> usize {
+    usize::try_from(replay.mark()).expect("few")
 }
 
 #[test]
 fn no_power_cut_loses_what_was_acknowledged() {
     let history = history();
-    let trace = record(&Image::new(), &STEPS);
-    for seed in 0..12 {
-        let mut random = Random(seed);
-        let mut disk = PowerCut::new(Image::new());
-        for (position, event) in trace.iter().enumerate() {
-            disk.advance(event);
-            let image = disk.image(|bound| random.below(bound));
-            let case = format!("seed {seed}, cut behind event {position}");
-            let end = history.len().min(disk.acknowledged + 2);
-            let allowed = &history[disk.acknowledged..end];
-            reopen(write_dir(&image).path(), allowed, &case);
+    let mut random = Random::new(0);
+    let mut replay = Replay::new(&base());
+    for (position, operation) in record(&base(), &STEPS).iter().enumerate() {
+        replay.advance(operation);
+        let done = acknowledged(&replay);
+        let allowed = &history[done..history.len().min(done + 2)];
+        let cuts = replay.cuts(NameOrder::AsMade, 32, &mut random);
+        for (number, image) in cuts.images.iter().enumerate() {
+            let case = format!("cut {number} behind operation {position}");
+            reopen(&SimDisk::new(image), allowed, &case);
             if random.below(30) == 0 {
-                cut_again(&image, allowed, &mut random, &case);
+                cut_again(image, allowed, &mut random, &case);
             }
         }
     }
@@ -239,18 +235,19 @@ fn no_power_cut_loses_what_was_acknowledged() {
 /// A second cut, while what the first one left is cleared away and gone on with.
 fn cut_again(image: &Image, before: &[Option<u64>], random: &mut Random, case: &str) {
     let steps = [Step::Receive(60), Step::Create(61)];
-    let trace = record(image, &steps);
-    let mut disk = PowerCut::new(image.clone());
-    for (position, event) in trace.iter().enumerate() {
-        disk.advance(event);
-        let case = format!("{case}, cut again behind event {position}");
-        let mut allowed = match disk.acknowledged {
+    let mut replay = Replay::new(image);
+    for (position, operation) in record(image, &steps).iter().enumerate() {
+        replay.advance(operation);
+        let case = format!("{case}, cut again behind operation {position}");
+        let done = acknowledged(&replay);
+        let mut allowed = match done {
             0 => before.to_vec(),
             done => vec![steps[done - 1].latest(None)],
         };
-        allowed.extend(steps.get(disk.acknowledged).map(|step| step.latest(None)));
-        let image = disk.image(|bound| random.below(bound));
-        reopen(write_dir(&image).path(), &allowed, &case);
+        allowed.extend(steps.get(done).map(|step| step.latest(None)));
+        for image in replay.cuts(NameOrder::AsMade, 2, random).images {
+            reopen(&SimDisk::new(&image), &allowed, &case);
+        }
     }
 }
 
@@ -260,11 +257,9 @@ fn a_failure_of_any_operation_loses_nothing() {
     for kind in [ErrorKind::Other, ErrorKind::StorageFull] {
         let mut failures = 0;
         for operations in 0.. {
-            let dir = memory_dir();
-            let probe = Arc::new(Probe::of(&Image::new()));
-            probe.fail_after(operations, kind);
-            let disk = probe::disk(Some(&probe));
-            let directory = SnapshotDirectory::open(disk, dir.path(), &OWNER).unwrap();
+            let disk = SimDisk::new(&base());
+            disk.fail_after(operations, kind);
+            let directory = open_sim(&disk).unwrap();
             let mut done = 0;
             for step in STEPS {
                 if let Err(error) = step.run(&directory) {
@@ -278,8 +273,17 @@ fn a_failure_of_any_operation_loses_nothing() {
             drop(directory);
             let case = format!("operation {operations} failed in step {done}");
             let end = history.len().min(done + 2);
-            reopen(dir.path(), &history[done..end], &case);
-            if probe.will_fail() {
+            let will_fail = disk.will_fail();
+            // The process starts again, or the whole machine.
+            let again = disk.restart();
+            let cut = again
+                .power_cuts(NameOrder::AsMade, 4, &mut Random::new(9))
+                .images;
+            reopen(&disk.restart(), &history[done..end], &case);
+            for image in cut {
+                reopen(&SimDisk::new(&image), &history[done..end], &case);
+            }
+            if will_fail {
                 break;
             }
         }
@@ -289,19 +293,17 @@ fn a_failure_of_any_operation_loses_nothing() {
 
 #[test]
 fn the_disk_may_be_full_for_a_while() {
-    let dir = memory_dir();
-    let probe = Arc::new(Probe::of(&Image::new()));
-    let disk = probe::disk(Some(&probe));
-    let directory = SnapshotDirectory::open(disk, dir.path(), &OWNER).unwrap();
+    let disk = SimDisk::new(&base());
+    let directory = open_sim(&disk).unwrap();
     for step in [Step::Create(1), Step::Receive(2)] {
-        probe.fail_after(4, ErrorKind::StorageFull);
+        disk.fail_after(4, ErrorKind::StorageFull);
         let failed = step.run(&directory);
         assert!(
             matches!(failed, Err(StorageError::Full { .. })),
             "{failed:?}"
         );
         step.run(&directory).unwrap();
-        assert_eq!(check(dir.path(), &directory, "later"), step.latest(None));
+        assert_eq!(check(&disk, &directory, "later"), step.latest(None));
     }
 }
 
