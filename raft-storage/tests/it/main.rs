@@ -2,6 +2,7 @@
 
 mod conformance;
 mod crash;
+mod fuzz;
 mod golden;
 #[cfg(feature = "rocksdb")]
 mod rocks;

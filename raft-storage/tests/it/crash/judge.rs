@@ -17,7 +17,7 @@ const SNAPSHOT_DIR: &str = "/node/snapshots";
 /// Names that may be there once a log was opened, besides segments and what was kept aside.
 const NAMES: [&str; 3] = ["lock", "reserve", "incoming"];
 
-pub(super) fn open(disk: &SimDisk) -> Result<(WalLogStore, RecoveryReport), StorageError> {
+pub(crate) fn open(disk: &SimDisk) -> Result<(WalLogStore, RecoveryReport), StorageError> {
     let options = WalOptions {
         segment_bytes: WalOptions::SEGMENT_BYTES_MIN,
         // One is written when the store is dropped, so that cuts around it are tried as well.
@@ -47,7 +47,9 @@ pub(super) async fn contents(store: &mut WalLogStore) -> Result<Model, StorageEr
     })
 }
 
-async fn newest_snapshot(store: &WalLogStore) -> Result<Option<raft_core::LogId>, StorageError> {
+pub(super) async fn newest_snapshot(
+    store: &WalLogStore,
+) -> Result<Option<raft_core::LogId>, StorageError> {
     let snapshots = store.snapshots();
     let Some(latest) = snapshots.latest() else {
         return Ok(None);

@@ -11,6 +11,7 @@
 
 mod judge;
 mod n4;
+mod snapshot_bytes;
 mod steps;
 
 use std::collections::HashMap;
@@ -20,8 +21,11 @@ use std::path::Path;
 use raft_core::LogId;
 use raft_storage::sim_disk::{Image, NameOrder, Operation, Random, Replay, SimDisk};
 
-use judge::{open, recover, write_on};
-use steps::{Model, Step, append, id, overwrite, random_steps, vote};
+use judge::{recover, write_on};
+use steps::random_steps;
+
+pub(crate) use judge::open;
+pub(crate) use steps::{Model, Step, append, id, overwrite, parts, vote};
 
 /// Of how many different disks one is cut again while it is opened, and one is written on.
 const CUT_AGAIN_EACH: u64 = 6;

@@ -11,7 +11,7 @@ use raft_storage::snapshot_file::SnapshotHasher;
 
 /// One call, or the few that belong together.
 #[derive(Clone, Debug)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Append(AppendBatch),
     Compact(LogId),
     Reset(LogId),
@@ -27,7 +27,7 @@ pub(super) enum Step {
 
 /// A log and the newest snapshot, as they should be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Model {
+pub(crate) struct Model {
     pub(super) hard_state: HardState,
     pub(super) start: LogId,
     pub(super) entries: Vec<Entry>,
@@ -36,11 +36,11 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn last(&self) -> LogId {
+    pub(crate) fn last(&self) -> LogId {
         self.entries.last().map_or(self.start, Entry::id)
     }
 
-    pub(super) fn apply(&mut self, step: &Step) {
+    pub(crate) fn apply(&mut self, step: &Step) {
         *self = self
             .steps(step)
             .pop()
@@ -97,8 +97,16 @@ impl Model {
 }
 
 impl Step {
+    /// The entries that it writes.
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        match self {
+            Self::Append(batch) => batch.entries.clone(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Makes it so, durably.
-    pub(super) async fn run(&self, store: &mut dyn LogStore) -> Result<(), StorageError> {
+    pub(crate) async fn run(&self, store: &mut dyn LogStore) -> Result<(), StorageError> {
         match self {
             Self::Append(batch) => store.append(batch.clone()).await,
             Self::Compact(to) => store.compact(*to).await,
@@ -137,7 +145,7 @@ async fn receive(
 }
 
 /// The parts of the snapshot up to `last`.
-pub(super) fn parts(last: LogId) -> Vec<Bytes> {
+pub(crate) fn parts(last: LogId) -> Vec<Bytes> {
     let byte = u8::try_from(last.index.0 % 250 + 1).expect("below 251");
     [10, 700, 0, 600].map(|n| Bytes::from(vec![byte; n])).into()
 }
@@ -152,7 +160,7 @@ pub(super) fn descriptor(last: LogId) -> SnapshotDescriptor {
     hasher.descriptor(meta)
 }
 
-pub(super) fn id(term: u64, index: u64) -> LogId {
+pub(crate) fn id(term: u64, index: u64) -> LogId {
     LogId::new(Term(term), Index(index))
 }
 
@@ -174,18 +182,18 @@ pub(super) fn batch(term: u64, first: u64, lengths: &[usize]) -> AppendBatch {
     }
 }
 
-pub(super) fn append(term: u64, first: u64, lengths: &[usize]) -> Step {
+pub(crate) fn append(term: u64, first: u64, lengths: &[usize]) -> Step {
     Step::Append(batch(term, first, lengths))
 }
 
-pub(super) fn overwrite(term: u64, first: u64, lengths: &[usize]) -> Step {
+pub(crate) fn overwrite(term: u64, first: u64, lengths: &[usize]) -> Step {
     Step::Append(AppendBatch {
         truncate_from: Some(Index(first)),
         ..batch(term, first, lengths)
     })
 }
 
-pub(super) fn vote(term: u64, candidate: u64) -> Step {
+pub(crate) fn vote(term: u64, candidate: u64) -> Step {
     Step::Append(AppendBatch {
         hard_state: Some(HardState {
             term: Term(term),
