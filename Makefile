@@ -1,7 +1,7 @@
 # The one front door: each target is one line. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-quick sim crash-states chaos bench lint fmt tidy doc setup
+.PHONY: help run test test-quick sim crash-states mutants chaos bench lint fmt tidy doc setup
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -20,6 +20,9 @@ sim: ## simulate 1,000 seeds of whole clusters with faults; `cargo run -p sim --
 
 crash-states: ## power cuts behind every operation of a log, with more combinations than in the tests
 	@CRASH_STATES=4096 cargo test --locked --release --package raft-storage --test it crash -- --nocapture
+
+mutants: ## put known bugs into a copy of the tree; each must be noticed by its test
+	@cargo xtask mutants
 
 chaos: ## import real files while nodes are killed and paused, then compare (Linux, python3)
 	@./scripts/chaos.sh

@@ -1,6 +1,6 @@
-//! `cargo xtask tidy`: keeps the walls of the house. What is forbidden is in tables at the head of
+//! `cargo xtask tidy` keeps the walls of the house: what is forbidden is in tables at the head of
 //! each file; what is excepted is named there too, with its reason, and an exception that nothing
-//! needs any more is itself reported.
+//! needs any more is itself reported. `cargo xtask mutants` tries the tests.
 //!
 //! No dependencies, so that it is built before anything else is.
 
@@ -8,6 +8,7 @@ mod circles;
 mod documents;
 mod invariants;
 mod manifests;
+mod mutants;
 mod report;
 mod sizes;
 mod source;
@@ -20,9 +21,10 @@ use report::{Exceptions, Violation};
 use source::SourceFile;
 
 const USAGE: &str = "usage: cargo xtask tidy [--root DIR]
+       cargo xtask mutants [--list] [NAME...]
 
-Checks every source file, manifest and decision record under DIR (default: this workspace).
-Prints one line per violation, `path:line: rule: what`, and exits with 1 if there is any.";
+tidy checks every source file, manifest and decision record under DIR (default: this workspace).
+It prints one line per violation, `path:line: rule: what`, and exits with 1 if there is any.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -30,6 +32,11 @@ fn main() -> ExitCode {
     let root = match words[..] {
         ["tidy"] => workspace_root(),
         ["tidy", "--root", root] => PathBuf::from(root),
+        ["mutants", "--help" | "-h"] => {
+            println!("{}", mutants::USAGE);
+            return ExitCode::SUCCESS;
+        }
+        ["mutants", ref words @ ..] => return mutants::main(&workspace_root(), words),
         ["help" | "--help" | "-h"] | ["tidy", "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -84,6 +91,7 @@ fn tidy(root: &Path) -> std::io::Result<(usize, Vec<Violation>)> {
     violations.extend(circles::check(&rust, &mut exceptions));
     violations.extend(manifests::check(&files));
     violations.extend(invariants::check(&files));
+    violations.extend(mutants::check(root));
     violations.extend(exceptions.unused());
     violations.sort();
     violations.dedup();
