@@ -17,15 +17,19 @@ const SNAPSHOT_DIR: &str = "/node/snapshots";
 /// Names that may be there once a log was opened, besides segments and what was kept aside.
 const NAMES: [&str; 3] = ["lock", "reserve", "incoming"];
 
-pub(crate) fn open(disk: &SimDisk) -> Result<(WalLogStore, RecoveryReport), StorageError> {
-    let options = WalOptions {
+/// Small segments on this disk.
+pub(super) fn options(disk: &SimDisk) -> WalOptions {
+    WalOptions {
         segment_bytes: WalOptions::SEGMENT_BYTES_MIN,
         // One is written when the store is dropped, so that cuts around it are tried as well.
         witness_after: Some(Duration::from_secs(3_600)),
         disk: disk.disk(),
         ..WalOptions::default()
-    };
-    WalLogStore::open(Path::new(LOG_DIR), OWNER, options)
+    }
+}
+
+pub(crate) fn open(disk: &SimDisk) -> Result<(WalLogStore, RecoveryReport), StorageError> {
+    WalLogStore::open(Path::new(LOG_DIR), OWNER, options(disk))
 }
 
 /// All that a store says it holds; each byte is read.

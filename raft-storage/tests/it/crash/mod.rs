@@ -9,8 +9,10 @@
 //! The bound is `CRASH_STATES` combinations per operation, 128 unless told; `make crash-states`
 //! runs with more.
 
+mod groups;
 mod judge;
 mod n4;
+mod repair;
 mod snapshot_bytes;
 mod steps;
 
