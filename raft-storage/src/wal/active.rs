@@ -4,15 +4,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use raft_core::{GroupId, LogId, StorageError};
 
 use super::promises::Promises;
 use super::record::{RecordHeader, RecordKind, SEAL_BYTES, record_bytes};
 use super::recovery::Tail;
+use super::room::Room;
 use super::segment::{HEADER_BYTES, SealMark, SegmentHeader, SegmentRef, VERSION, file_name};
 use super::shared::Shared;
-use super::spare::SpareMaker;
 use crate::errors::io_error;
 use crate::files::{Disk, DiskFile};
 use crate::owner::WalOwner;
@@ -212,7 +213,7 @@ pub(super) struct SegmentFactory {
     dir: PathBuf,
     owner: WalOwner,
     segment_bytes: u64,
-    spare: SpareMaker,
+    room: Room,
     shared: Arc<Shared>,
     /// Whether damage may have taken groups that nothing names any more: once so, always so.
     groups_may_be_lost: bool,
@@ -248,10 +249,11 @@ impl SegmentFactory {
         dir: &Path,
         owner: WalOwner,
         segment_bytes: u64,
+        room: Room,
         shared: Arc<Shared>,
     ) -> Self {
         Self {
-            spare: SpareMaker::new(disk.clone(), dir, segment_bytes),
+            room,
             disk,
             dir: dir.to_owned(),
             owner,
@@ -277,12 +279,14 @@ impl SegmentFactory {
         MOVED_BYTES_MAX.min(self.segment_bytes / 4)
     }
 
-    /// Starts to make the file of the next segment, in the background.
-    pub(super) fn prepare(&mut self) {
-        if self.spare.prepare() {
-            let bytes = self.segment_bytes;
-            self.shared.spare_bytes.store(bytes, Ordering::Relaxed);
-        }
+    /// What makes room for the next segments.
+    pub(super) fn room(&mut self) -> &mut Room {
+        &mut self.room
+    }
+
+    /// When to look again whether there is room, though nothing happens.
+    pub(super) fn look_after(&self) -> Option<Duration> {
+        self.room.look_after()
     }
 
     /// A new segment, with room for records of `bytes` behind those that it begins with.
@@ -299,9 +303,9 @@ impl SegmentFactory {
             .sum();
         let begun = HEADER_BYTES as u64 + groups;
         // Where there are many groups, most of a segment is still for what comes behind them.
-        let needed = begun + (bytes + SEAL_BYTES).max(3 * groups);
-        let file_bytes = self.segment_bytes.max(needed.next_multiple_of(4096));
-        let file = self.spare.take(file_bytes)?;
+        let needed = (begun + bytes + SEAL_BYTES).next_multiple_of(4096);
+        let wanted = (begun + 3 * groups).next_multiple_of(4096).max(needed);
+        let (file, file_bytes) = self.room.take(needed, wanted)?;
         let path = self.dir.join(file_name(beginning.sequence));
         let salt = getrandom::u64()
             .map_err(|error| io_error("draw a salt for", &path, &std::io::Error::other(error)))?;
@@ -349,7 +353,6 @@ impl SegmentFactory {
         active.witnessed = true; // By the header page.
         self.disk.rename(&mut active.file, path)?;
         self.disk.sync_dir(&self.dir)?;
-        self.shared.spare_bytes.store(0, Ordering::Relaxed);
         self.shared
             .segment_bytes
             .fetch_add(file_bytes, Ordering::Relaxed);

@@ -21,6 +21,7 @@ mod record;
 mod recovery;
 mod repair;
 mod replay;
+mod room;
 mod salvage;
 mod scan;
 mod sealed;

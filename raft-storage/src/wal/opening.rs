@@ -11,10 +11,11 @@ use super::active::{ActiveSegment, Beginning, SegmentFactory};
 use super::options::{RecoveryReport, WalOptions};
 use super::recovery::Recovered;
 use super::replay::GroupReplay;
+use super::room::Room;
 use super::sealed::{SealedSegment, SealedSegments};
 use super::segment::VERSION;
 use super::shared::{Durable, GroupLog, Shared};
-use super::spare::SPARE_NAME;
+use super::spare::{NEW_RESERVE_NAME, RESERVE_NAME, SPARE_NAME};
 use super::writer::{GroupWriter, Writer};
 use super::{aside, cut};
 use crate::files::{DirLock, Disk};
@@ -40,11 +41,20 @@ impl<'a> Opening<'a> {
     pub(super) fn new(dir: &'a Path, owner: WalOwner, options: &'a WalOptions) -> Self {
         let disk = options.disk.clone();
         let shared = Arc::new(Shared::over(disk.clone()));
+        let segment_bytes = options.segment_bytes();
+        let room = Room::new(
+            disk.clone(),
+            dir,
+            Arc::clone(&shared),
+            segment_bytes,
+            options.reserve_bytes(),
+        );
         let factory = SegmentFactory::new(
             disk.clone(),
             dir,
             owner,
-            options.segment_bytes(),
+            segment_bytes,
+            room,
             Arc::clone(&shared),
         );
         Self {
@@ -69,9 +79,12 @@ impl<'a> Opening<'a> {
     }
 
     pub(super) fn remove_spare(&self) -> Result<(), StorageError> {
-        let spare = self.dir.join(SPARE_NAME);
-        if self.disk.exists(&spare)? {
-            self.disk.remove(&spare)?;
+        let reserve = (self.options.reserve_bytes() == 0).then_some(RESERVE_NAME);
+        for name in [SPARE_NAME, NEW_RESERVE_NAME].into_iter().chain(reserve) {
+            let path = self.dir.join(name);
+            if self.disk.exists(&path)? {
+                self.disk.remove(&path)?;
+            }
         }
         Ok(())
     }
@@ -150,7 +163,8 @@ impl<'a> Opening<'a> {
 }
 
 impl Opened {
-    pub(super) fn new(writer: Writer, report: RecoveryReport) -> Self {
+    pub(super) fn new(mut writer: Writer, report: RecoveryReport) -> Self {
+        writer.factory.room().look();
         Self {
             shared: Arc::clone(&writer.shared),
             writer,

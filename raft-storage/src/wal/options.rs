@@ -19,6 +19,10 @@ pub struct WalOptions {
     /// [`WalOptions::SEGMENT_BYTES_MIN`] and [`WalOptions::SEGMENT_BYTES_MAX`] are taken to the
     /// nearer of the two. A segment becomes larger where a single entry needs it.
     pub segment_bytes: u64,
+    /// Bytes of the reserve: a file that becomes the next segment when the disk has no room for
+    /// another one. `None`, unless told: as many as a segment has. 0: no reserve. Other values are
+    /// taken to the nearest that a segment may have.
+    pub reserve_bytes: Option<u64>,
     /// Whether a directory without a log gets a new, empty one. True unless told. A node that has
     /// made promises before opens with `false`: an empty directory is then a lost disk, not a
     /// beginning.
@@ -48,17 +52,28 @@ impl WalOptions {
     pub const GROUPS_MAX: usize = QUEUED_CHANGES_MAX;
 
     pub(super) fn segment_bytes(&self) -> u64 {
-        let bytes = self
-            .segment_bytes
-            .clamp(Self::SEGMENT_BYTES_MIN, Self::SEGMENT_BYTES_MAX);
-        bytes.next_multiple_of(4096)
+        file_bytes(self.segment_bytes)
     }
+
+    /// 0 where there is to be none.
+    pub(super) fn reserve_bytes(&self) -> u64 {
+        match self.reserve_bytes {
+            Some(0) => 0,
+            bytes => file_bytes(bytes.unwrap_or(self.segment_bytes)),
+        }
+    }
+}
+
+fn file_bytes(told: u64) -> u64 {
+    let bytes = told.clamp(WalOptions::SEGMENT_BYTES_MIN, WalOptions::SEGMENT_BYTES_MAX);
+    bytes.next_multiple_of(4096)
 }
 
 impl Default for WalOptions {
     fn default() -> Self {
         Self {
             segment_bytes: 64 << 20,
+            reserve_bytes: None,
             create: true,
             witness_after: Some(Duration::from_millis(50)),
             repair: false,

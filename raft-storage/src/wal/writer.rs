@@ -85,26 +85,32 @@ impl BatchWriter for Writer {
             self.move_stragglers()?;
         }
         if self.active.is_half_full() {
-            self.factory.prepare();
+            self.factory.room().want_spare();
         }
+        self.factory.room().look();
         Ok(())
     }
 
     fn idle_after(&self) -> Option<Duration> {
         let is_due = self.active.needs_witness();
-        self.witness_after.filter(|_| is_due)
+        let witness = self.witness_after.filter(|_| is_due);
+        [witness, self.factory.look_after()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn idle(&mut self) -> Outcome {
-        let last = self.last();
-        self.active.witness(self.last_group, last)
+        self.factory.room().look();
+        self.close()
     }
 
     fn close(&mut self) -> Outcome {
-        match self.witness_after {
-            Some(_) => self.idle(),
-            None => Ok(()),
+        if self.witness_after.is_none() {
+            return Ok(());
         }
+        let last = self.last();
+        self.active.witness(self.last_group, last)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod conformance;
 mod crash;
+mod full_disk;
 mod fuzz;
 mod golden;
 #[cfg(feature = "rocksdb")]

@@ -23,7 +23,11 @@ fn batch(first: u64, count: u64, payload: &Bytes) -> AppendBatch {
 async fn directories_are_made_and_segments_have_their_size_at_once() {
     let dir = scratch_dir();
     let path = dir.path().join("node-1/data/wal");
-    let (store, report) = WalLogStore::open(&path, OWNER, WalOptions::default()).unwrap();
+    let options = WalOptions {
+        reserve_bytes: Some(0),
+        ..WalOptions::default()
+    };
+    let (store, report) = WalLogStore::open(&path, OWNER, options).unwrap();
     assert_eq!((report.segments, report.records), (0, 0));
     let segment = fs::metadata(path.join("00000000000000000001.wal")).unwrap();
     assert_eq!(segment.len(), 64 << 20);

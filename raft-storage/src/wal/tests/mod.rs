@@ -7,6 +7,7 @@ mod failures;
 mod groups;
 mod power_cuts;
 mod repair;
+mod room;
 mod witness;
 
 use std::fs;
@@ -228,6 +229,7 @@ fn options(probe: Option<&Arc<Probe>>) -> WalOptions {
     WalOptions {
         segment_bytes: WalOptions::SEGMENT_BYTES_MIN,
         witness_after: None,
+        reserve_bytes: Some(0),
         repair: false,
         disk: probe::disk(probe),
         ..WalOptions::default()
