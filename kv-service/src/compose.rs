@@ -194,7 +194,9 @@ impl Prepared {
             incarnation: config.incarnation(),
         };
         let mut directory = DataDirectory::open(&config.data, owner, config.backends())?;
-        let log = open_log(&directory, config.storage).await?;
+        // Whoever was never alone has somebody who may refill a damaged log.
+        let has_others = config.members.iter().count() != 1;
+        let log = open_log(&directory, config.storage, has_others).await?;
         let machine = state::open(&directory, &config).await?;
         let mut limits = LinkLimits::default();
         limits.links_max = config.clients.connections_max + PEER_LINKS_MAX;
@@ -405,11 +407,16 @@ impl Replay {
 async fn open_log(
     directory: &DataDirectory,
     storage: StorageKind,
+    has_others: bool,
 ) -> Result<OpenedLog, StartError> {
     let path = directory.log_path(storage);
-    let (owner, is_first_start) = (directory.owner(), directory.boot() == 0);
+    let owner = directory.owner();
+    let opening = log::Opening {
+        is_first_start: directory.boot() == 0,
+        has_others,
+    };
     // Reading a long log takes a while; the runtime's threads have other nodes to serve.
-    tokio::task::spawn_blocking(move || log::open(storage, &path, owner, is_first_start))
+    tokio::task::spawn_blocking(move || log::open(storage, &path, owner, opening))
         .await
         .map_err(|error| StartError::Panicked(error.to_string()))?
         .map_err(StartError::Storage)

@@ -113,10 +113,13 @@ impl Disk {
         }
     }
 
-    /// The last `count` entries are damaged, though they were synced. Term and vote are intact.
-    pub fn damage(&mut self, count: usize) {
+    /// The last `count` entries are damaged, though they were synced. Term and vote are intact. The
+    /// disk cannot tell how many they were to within `doubt`.
+    pub fn damage(&mut self, count: usize, doubt: u64) {
         let kept = self.entries.len().saturating_sub(count);
-        self.refill_to = self.refill_to.max(Some(self.last()));
+        let last = self.last();
+        let bound = LogId::new(last.term, last.index.plus(doubt));
+        self.refill_to = self.refill_to.max(Some(bound));
         let lost = self.entries.drain(kept..);
         self.vouched.extend(lost.map(|entry| entry.id()));
     }
@@ -413,13 +416,13 @@ mod tests {
     #[test]
     fn damage_is_remembered_until_the_log_is_as_new_as_what_was_lost() {
         let mut disk = filled();
-        disk.damage(2);
+        disk.damage(2, 0);
         let lost = LogId::new(Term(1), Index(3));
         assert_eq!(disk.last(), LogId::new(Term(1), Index(1)));
         assert_eq!(disk.load().refill_to, Some(lost));
         assert!(disk.vouches_for(lost) && disk.vouches_at(Index(2)) && !disk.vouches_at(Index(1)));
         disk.finish(&write(2, None, None, &[(1, 2)]));
-        disk.damage(1);
+        disk.damage(1, 0);
         assert_eq!(disk.load().refill_to, Some(lost), "damaged again");
         disk.finish(&write(3, None, None, &[(2, 2)]));
         assert!(!disk.is_refilling(), "an entry of a later term");

@@ -17,6 +17,15 @@ pub(super) struct OpenedLog {
     pub(super) duration: Duration,
 }
 
+/// What is known of a node whose log is opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opening {
+    /// It was never started, so there may be no log.
+    pub(super) is_first_start: bool,
+    /// Others may have what a damaged log lost, so it is opened without that.
+    pub(super) has_others: bool,
+}
+
 /// Gives a node that has never run a snapshot to begin with: its log store, empty, and beside it
 /// the snapshot. When the node starts, it finds that the log goes on behind the snapshot. Blocks
 /// its thread.
@@ -28,7 +37,11 @@ pub(crate) fn begin_with(
     content: SnapshotFileReader,
 ) -> Result<(), StorageError> {
     let work = async {
-        let log = open(storage, path, owner, true)?;
+        let opening = Opening {
+            is_first_start: true,
+            has_others: false,
+        };
+        let log = open(storage, path, owner, opening)?;
         copy(log.store.snapshots().as_ref(), meta, content).await
     };
     // A runtime of its own, on a thread of its own: whoever calls this may be in one already.
@@ -63,21 +76,23 @@ async fn copy(
 }
 
 /// Opens a log store; may take as long as it takes to read the whole log. Only at a node's first
-/// start may there be none.
+/// start may there be none. A log whose synced entries are damaged is opened all the same where
+/// somebody may have them: the node then knows what it lacks, and is refilled.
 pub(super) fn open(
     storage: StorageKind,
     path: &Path,
     owner: Owner,
-    is_first_start: bool,
+    opening: Opening,
 ) -> Result<OpenedLog, StorageError> {
     let started = Instant::now();
     let owner = as_storage_owner(owner);
     let store: Box<dyn LogStore> = match storage {
         StorageKind::Memory => Box::new(MemoryLogStore::new()),
-        StorageKind::Rocksdb => open_rocksdb(path, owner, is_first_start)?,
+        StorageKind::Rocksdb => open_rocksdb(path, owner, opening.is_first_start)?,
         StorageKind::File => {
             let options = WalOptions {
-                create: is_first_start,
+                create: opening.is_first_start,
+                repair: opening.has_others,
                 ..WalOptions::default()
             };
             let (store, report) = WalLogStore::open(path, owner, options)?;

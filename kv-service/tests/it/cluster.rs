@@ -265,8 +265,16 @@ async fn a_damaged_log_is_not_started_and_is_exit_code_70() {
         written(&client.put(&format!("key-{round}"), vec![0xaa; 4096]).await);
     }
     cluster.stop(1).await;
+    damage(&cluster, 1);
+    let error = start_error(cluster.config(1), Overrides::default()).await;
+    assert!(error.to_string().contains("damaged"), "{error}");
+    assert_eq!(error.exit_code(), 70);
+}
+
+/// Changes a byte of a value in the log of a node.
+fn damage(cluster: &Cluster, id: u64) {
     let mut damaged = 0;
-    for entry in std::fs::read_dir(cluster.config(1).data.join("wal")).unwrap() {
+    for entry in std::fs::read_dir(cluster.config(id).data.join("wal")).unwrap() {
         let path = entry.unwrap().path();
         let Ok(mut bytes) = std::fs::read(&path) else {
             continue;
@@ -279,9 +287,40 @@ async fn a_damaged_log_is_not_started_and_is_exit_code_70() {
         }
     }
     assert!(damaged > 0, "the values are in the log");
-    let error = start_error(cluster.config(1), Overrides::default()).await;
-    assert!(error.to_string().contains("damaged"), "{error}");
-    assert_eq!(error.exit_code(), 70);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_log_is_refilled_by_the_others() {
+    let mut cluster = Cluster::started(3).await;
+    let mut client = cluster.client_of_leader().await;
+    for round in 0..20 {
+        written(&client.put(&format!("key-{round}"), vec![0xaa; 4096]).await);
+    }
+    let damaged = cluster.leader().await % 3 + 1;
+    cluster.stop(damaged).await;
+    damage(&cluster, damaged);
+    cluster.start(damaged).await;
+    let raft = |cluster: &Cluster| cluster.server(damaged).raft().status();
+    eventually("it is whole", async || {
+        let status = raft(&cluster);
+        let has_all = status.refilling.is_none() && status.applied >= Index(20);
+        has_all.then_some(())
+    })
+    .await;
+    let mut local = cluster.client(damaged).await;
+    eventually("it has everything", async || {
+        local.get_stale("key-19").await.map(drop)
+    })
+    .await;
+    // Another one goes, and it is needed.
+    let other = damaged % 3 + 1;
+    cluster.stop(other).await;
+    let mut client = cluster.client_of_leader().await;
+    for round in 0..20 {
+        let found = client.get(&format!("key-{round}")).await.unwrap();
+        assert_eq!(found.value.as_ref(), [0xaa; 4096]);
+    }
+    written(&client.put("after", "x").await);
 }
 
 #[test]

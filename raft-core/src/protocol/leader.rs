@@ -167,6 +167,7 @@ impl Raft {
             return;
         }
         if is_due {
+            self.ends_term_for_refill();
             self.renew_lease();
             self.broadcast_heartbeat();
         }

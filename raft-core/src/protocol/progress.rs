@@ -54,6 +54,8 @@ pub(crate) struct Progress {
     /// It lost entries that it may have acknowledged; until it answers this read round or a later
     /// one as a whole node, what it says only steers what it is sent.
     refilling: Option<u64>,
+    /// While it refills: what it holds, and the leader's tick since which it holds as much.
+    held: (Index, u64),
     /// Its disk is short of room: commands would be sent in vain.
     is_short_of_room: bool,
 }
@@ -96,6 +98,7 @@ impl Progress {
             round: 0,
             loading: false,
             refilling: None,
+            held: (Index(0), 0),
             is_short_of_room: false,
         }
     }
@@ -336,10 +339,17 @@ impl Progress {
         let is_news = self.refilling.replace(proof).is_none();
         if is_news {
             self.matched = Index(0);
+            self.held = (Index(0), 0);
             if !self.is_in_snapshot() {
                 self.probe_from(self.next);
             }
         }
+    }
+
+    /// Whether it refills, and says since so many ticks that it holds everything up to `last`.
+    pub(crate) fn lacks_only_a_term(&self, last: Index, now: u64, patience: u64) -> bool {
+        let (held, since) = self.held;
+        self.is_refilling() && held == last && now >= since.saturating_add(patience)
     }
 
     /// It answered a heartbeat while it refills. Where nothing is on its way, an answer of before
@@ -361,6 +371,9 @@ impl Progress {
 
     /// What it says that it holds moves what it is sent, and nothing else.
     fn refilled(&mut self, held: Index, start: Index, now: u64) {
+        if held > self.held.0 {
+            self.held = (held, now);
+        }
         match &mut self.state {
             State::Probe { .. } if held >= self.next.previous() => {
                 self.replicate_from(held.next(), now);

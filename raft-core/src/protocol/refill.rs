@@ -15,9 +15,14 @@
 
 use crate::config::ConfigError;
 use crate::message::{AppendReply, Message};
-use crate::protocol::Raft;
 use crate::protocol::apply::Applying;
+use crate::protocol::progress::Progress;
+use crate::protocol::{Raft, RoleState};
 use crate::types::{LogId, NodeId};
+
+/// Longest election deadlines for which a voter has everything and is not whole, until the term
+/// ends for its sake.
+const FULL_DEADLINES: u64 = 4;
 
 /// What a log has to reach.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +89,30 @@ impl Raft {
     pub(crate) fn refill_persisted(&mut self, number: u64) {
         let is_reached = |refill: &mut Refill| refill.reached_with.is_some_and(|w| number >= w);
         self.refill.take_if(is_reached);
+    }
+
+    /// A store may not know how far the log went that it lost, and names an entry that is not
+    /// there in this term. Any entry of a later one makes such a follower whole. So when a voter
+    /// has everything and is not whole for a while, somebody else who is gets to lead.
+    pub(crate) fn ends_term_for_refill(&mut self) {
+        let last = self.log.last().index;
+        let timing = self.config.timing;
+        let patience = FULL_DEADLINES * u64::from(timing.election_ticks_max);
+        let is_busy = self.transfer.is_some() || self.commit < last || self.membership().is_joint();
+        let RoleState::Leader(role) = &self.role else {
+            return;
+        };
+        let voters: Vec<_> = self.membership().voters().collect();
+        let mut progress = role.progress.iter().filter(|p| voters.contains(&p.id));
+        let is_stuck = |p: &Progress| p.lacks_only_a_term(last, role.now, patience);
+        if is_busy || !progress.clone().any(is_stuck) {
+            return;
+        }
+        let lives = u64::from(timing.election_ticks_min);
+        let can_lead = |p: &&Progress| p.matched() == last && p.is_alive(role.now, lives);
+        if let Some(successor) = progress.find(can_lead).map(|p| p.id) {
+            self.start_transfer(None, successor);
+        }
     }
 
     /// Answers an append or a snapshot, once all that was written so far is on the disk. By then

@@ -10,7 +10,8 @@ use crate::types::NodeId;
 /// A transfer that this node was asked for.
 #[derive(Debug)]
 pub(crate) struct Transfer {
-    ticket: TransferTicket,
+    /// Nobody waits for one that the leader began by itself.
+    ticket: Option<TransferTicket>,
     target: NodeId,
     /// When it is given up, in ticks of this node.
     deadline: u64,
@@ -72,15 +73,30 @@ impl Raft {
         if role.progress_of(target).is_some_and(|p| p.is_refilling()) {
             return Err(TransferError::Refilling(target));
         }
+        self.start_transfer(Some(ticket), target);
+        Ok(false)
+    }
+
+    /// Begins to hand over to a target that can have it.
+    pub(crate) fn start_transfer(&mut self, ticket: Option<TransferTicket>, target: NodeId) {
+        let deadline = self.now + u64::from(self.config.timing.election_ticks_max);
+        let RoleState::Leader(role) = &mut self.role else {
+            return;
+        };
         // From here on somebody may be elected although we are heard.
         role.lease.forfeit();
         self.transfer = Some(Transfer {
             ticket,
             target,
-            deadline: self.now + u64::from(timing.election_ticks_max),
+            deadline,
             is_sent: false,
         });
-        Ok(false)
+    }
+
+    fn transfer_ended(&mut self, ticket: Option<TransferTicket>, end: Result<(), TransferError>) {
+        if let Some(ticket) = ticket {
+            self.outbox.effects().transferred.push((ticket, end));
+        }
     }
 
     /// A new leadership begins: whoever was to have it in an earlier term did not get it. Nobody is
@@ -93,7 +109,7 @@ impl Raft {
                 ticks,
                 leader,
             };
-            self.outbox.effects().transferred.push((ticket, Err(error)));
+            self.transfer_ended(ticket, Err(error));
         }
     }
 
@@ -110,7 +126,7 @@ impl Raft {
         if role.progress_of(target).is_some_and(|p| p.is_refilling()) {
             let (ticket, error) = (transfer.ticket, TransferError::Refilling(target));
             self.transfer = None;
-            self.outbox.effects().transferred.push((ticket, Err(error)));
+            self.transfer_ended(ticket, Err(error));
             return;
         }
         match role.progress_of(target) {
@@ -137,7 +153,7 @@ impl Raft {
             }),
             _ => Err(TransferError::LostToAnother(target)),
         };
-        self.outbox.effects().transferred.push((ticket, outcome));
+        self.transfer_ended(ticket, outcome);
     }
 
     /// The leader wants us to lead. Only the one that we follow may say so, and only a voter does.

@@ -67,9 +67,10 @@ impl World {
             count
         };
         let lost = self.chances.faults.between(most.min(1), most);
+        let doubt = self.chances.faults.between(0, 1) * self.chances.faults.between(0, 500);
         let node = self.node_mut(id);
-        node.disk
-            .damage(usize::try_from(lost).expect("at most a length"));
+        let lost = usize::try_from(lost).expect("at most a length");
+        node.disk.damage(lost, doubt);
         let (last, image) = (node.disk.last(), node.applier.image.as_ref());
         let is_ahead = image.is_some_and(|machine| machine.applied().index > last.index);
         self.coverage.count(Mark::DiskDamaged);

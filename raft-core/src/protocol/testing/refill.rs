@@ -326,6 +326,36 @@ fn an_entry_of_a_later_term_makes_whole_however_long_the_lost_log_was() {
     assert!(!is_refilling(&cluster, A));
 }
 
+/// A store that cannot tell how much it lost names an entry that never was.
+#[test]
+fn a_bound_that_is_too_far_is_passed_by_a_new_term() {
+    let mut cluster = led(3);
+    propose(&mut cluster, A, 4);
+    settle(&mut cluster, A);
+    cluster.crash(C, 0);
+    let node = cluster.nodes.get_mut(&C).unwrap();
+    node.disk.damage(Index(3));
+    node.disk.refill_to = Some(log_id(1, 9_000));
+    cluster.start(C);
+    settle(&mut cluster, A);
+    assert!(is_refilling(&cluster, C), "it has all that there is");
+    assert_eq!(cluster.raft(C).state().last, cluster.raft(A).state().last);
+    deadlines(&mut cluster, 6);
+    let leader = cluster.leader().expect("somebody leads");
+    assert_ne!(leader, A, "another one does, so that C is of use");
+    settle(&mut cluster, leader);
+    assert!(!is_refilling(&cluster, C));
+    in_step(&cluster, &[1, 2, 3]);
+    assert_eq!(cluster.answers.transferred, [], "nobody asked for it");
+    let term = cluster.raft(leader).state().hard_state.term;
+    deadlines(&mut cluster, 12);
+    assert_eq!(
+        cluster.raft(leader).state().hard_state.term,
+        term,
+        "once is enough"
+    );
+}
+
 #[test]
 fn a_snapshot_makes_whole_too() {
     let mut cluster = led(3);
