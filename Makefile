@@ -1,7 +1,7 @@
 # The one front door: each target is one line. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-quick sim crash-states mutants chaos bench lint fmt tidy doc setup
+.PHONY: help run test test-quick sim crash-states mutants chaos power-cuts storage-faults bench lint fmt tidy doc setup
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -24,8 +24,15 @@ crash-states: ## power cuts behind every operation of a log, with more combinati
 mutants: ## put known bugs into a copy of the tree; each must be noticed by its test
 	@cargo xtask mutants
 
-chaos: ## import real files while nodes are killed and paused, then compare (Linux, python3)
+chaos: ## import real files while nodes are killed, paused and lose power, then compare (Linux, python3)
 	@./scripts/chaos.sh
+	@ROUNDS=3 ./scripts/power-cuts.sh
+
+power-cuts: ## cut the power of real file systems under load, 20 rounds (Linux, root, ext4)
+	@./scripts/power-cuts.sh
+
+storage-faults: ## let real disks refuse under load: failed syncs, full disks (Linux, strace)
+	@./scripts/storage-faults.sh
 
 bench: ## commit throughput, backup, and the log stores against each other and the disk, by criterion
 	@cargo bench --locked --package benches --features rocksdb

@@ -20,10 +20,12 @@ docs() {
 }
 
 # The whole workspace again, so that all other features, and with them the dependencies that were
-# compiled for the stage before, stay the same; but not the lab suites, which know no storage.
+# compiled for the stage before, stay the same; but not the lab suites, which know no storage, and of
+# the persistence suite only what the stage before could not run, with fewer rounds.
 rocksdb() {
-    cargo test --locked --workspace --lib --bins --test it --features \
-        raft-storage/rocksdb,kv-service/rocksdb,flotilla/rocksdb,benches/rocksdb
+    local features=raft-storage/rocksdb,kv-service/rocksdb,flotilla/rocksdb,benches/rocksdb
+    cargo test --locked --workspace --lib --bins --test it --features $features
+    cargo test --locked --workspace --test persistence --features $features -- rocksdb::
 }
 
 # Fixed seeds, of which some reach each rare state. Those that failed once are replayed by the tests.

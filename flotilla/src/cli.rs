@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::operating::{
-    AdminArgs, MemberAddArgs, MemberArgs, MemberCommand, MemberListArgs, MemberPromoteArgs,
-    MemberRemoveArgs, MemberReplaceArgs, SnapshotArgs, SnapshotCommand, SnapshotRestoreArgs,
-    SnapshotSaveArgs, SnapshotVerifyArgs, TransferLeaderArgs,
+    AdminArgs, CheckArgs, MemberAddArgs, MemberArgs, MemberCommand, MemberListArgs,
+    MemberPromoteArgs, MemberRemoveArgs, MemberReplaceArgs, SnapshotArgs, SnapshotCommand,
+    SnapshotRestoreArgs, SnapshotSaveArgs, SnapshotVerifyArgs, TransferLeaderArgs,
 };
 use crate::exit::{Exit, Failure};
 
@@ -74,6 +74,8 @@ pub(crate) enum Command {
     TransferLeader(TransferLeaderArgs),
     /// Back the store up, check a backup, or begin a new cluster with one
     Snapshot(SnapshotArgs),
+    /// Read all that a stopped node has on its disk, and say what is damaged
+    Check(CheckArgs),
     /// Measure operations per second and their latency
     Bench(BenchArgs),
     /// Print the version

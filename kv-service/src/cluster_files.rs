@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::certificates::{Authority, SignedPair};
 use crate::config::{Backends, ConfigError, ReadKind, StateKind, StorageKind, TransportKind};
-use crate::config_file::{ConfigFile, LimitsFile, SnapshotsFile, TimingFile};
+use crate::config_file::{ConfigFile, LimitsFile, LogFile, SnapshotsFile, TimingFile};
 use crate::files::{self, DirectoryLock, FileError, PUBLIC, SECRET};
 use crate::identity::{self, Owner};
 use crate::init_error::InitError;
@@ -176,6 +176,7 @@ pub(crate) fn node_file(cluster: ClusterId, node: &NodePlan) -> ConfigFile {
         incarnation: None,
         timing: TimingFile::default(),
         limits: LimitsFile::default(),
+        log: LogFile::default(),
         snapshots: SnapshotsFile::default(),
         members: Vec::new(),
     }

@@ -194,9 +194,7 @@ impl Prepared {
             incarnation: config.incarnation(),
         };
         let mut directory = DataDirectory::open(&config.data, owner, config.backends())?;
-        // Whoever was never alone has somebody who may refill a damaged log.
-        let has_others = config.members.iter().count() != 1;
-        let log = open_log(&directory, config.storage, has_others).await?;
+        let log = open_log(&directory, &config).await?;
         let machine = state::open(&directory, &config).await?;
         let mut limits = LinkLimits::default();
         limits.links_max = config.clients.connections_max + PEER_LINKS_MAX;
@@ -404,16 +402,15 @@ impl Replay {
     }
 }
 
-async fn open_log(
-    directory: &DataDirectory,
-    storage: StorageKind,
-    has_others: bool,
-) -> Result<OpenedLog, StartError> {
+async fn open_log(directory: &DataDirectory, config: &NodeConfig) -> Result<OpenedLog, StartError> {
+    let storage = config.storage;
     let path = directory.log_path(storage);
     let owner = directory.owner();
     let opening = log::Opening {
         is_first_start: directory.boot() == 0,
-        has_others,
+        // Whoever was never alone has somebody who may refill a damaged log.
+        has_others: config.members.iter().count() != 1,
+        segment_bytes: config.segment_bytes,
     };
     // Reading a long log takes a while; the runtime's threads have other nodes to serve.
     tokio::task::spawn_blocking(move || log::open(storage, &path, owner, opening))

@@ -12,6 +12,7 @@ use raft_core::{
     ClusterId, GroupId, Incarnation, Limits, Member, MemberRole, Membership, MembershipError,
     NodeId, ReadPolicy, SnapshotPolicy, Timing,
 };
+use raft_storage::WalOptions;
 
 use crate::config_file::{ConfigFile, MemberFile, is_host_and_port};
 pub use crate::kinds::{
@@ -65,6 +66,8 @@ pub struct NodeConfig {
     pub reads: ReadPolicy,
     /// Ticks without work after which the node falls asleep.
     pub quiesce_after_ticks: Option<u32>,
+    /// Bytes of a segment of the log in files.
+    pub segment_bytes: u64,
     /// When snapshots are taken.
     pub snapshots: SnapshotPolicy,
     /// How fast snapshots are sent, in bytes per second; 0 is as fast as possible.
@@ -225,6 +228,7 @@ fn check(file: ConfigFile, path: &Path) -> Result<NodeConfig, ConfigError> {
         timing,
         reads: file.timing.reads(file.reads),
         quiesce_after_ticks: file.timing.quiesce_after_ticks(),
+        segment_bytes: file.log.segment_bytes,
         snapshots: file.snapshots.policy(timing),
         snapshot_bytes_per_second: file.snapshots.send_bytes_per_second,
         limits: file.limits.raft(),
@@ -350,6 +354,11 @@ impl Checker<'_> {
         if bytes > APPEND_BYTES_CEILING {
             let rule = format!("from 4096 to {APPEND_BYTES_CEILING} bytes");
             return Err(self.value("limits.append_bytes_max", bytes, rule));
+        }
+        let (least, most) = (WalOptions::SEGMENT_BYTES_MIN, WalOptions::SEGMENT_BYTES_MAX);
+        if !(least..=most).contains(&config.segment_bytes) {
+            let rule = format!("from {least} to {most} bytes");
+            return Err(self.value("log.segment_bytes", config.segment_bytes, rule));
         }
         match config.raft(0).validate() {
             Ok(()) => Ok(()),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use kv_api::limits::COMMAND_BYTES_MAX;
 use raft_core::{Limits, ReadPolicy, SnapshotPolicy, Timing};
+use raft_storage::WalOptions;
 use serde::{Deserialize, Serialize};
 
 use crate::kinds::{
@@ -45,6 +46,8 @@ pub(crate) struct ConfigFile {
     pub(crate) timing: TimingFile,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) limits: LimitsFile,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) log: LogFile,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) snapshots: SnapshotsFile,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -219,6 +222,21 @@ impl TimingFile {
     /// After how many idle ticks the group falls asleep; 0 in the file is never.
     pub(crate) fn quiesce_after_ticks(&self) -> Option<u32> {
         self.quiesce_after_ticks.filter(|ticks| *ticks > 0)
+    }
+}
+
+/// `[log]`: how the log in files is laid out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LogFile {
+    pub(crate) segment_bytes: u64,
+}
+
+impl Default for LogFile {
+    fn default() -> Self {
+        Self {
+            segment_bytes: WalOptions::default().segment_bytes,
+        }
     }
 }
 

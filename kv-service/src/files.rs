@@ -57,6 +57,11 @@ pub(crate) fn entry_names(dir: &Path) -> Result<Vec<String>, FileError> {
     Ok(names)
 }
 
+/// Whether a directory is there.
+pub(crate) fn is_directory(path: &Path) -> bool {
+    path.is_dir()
+}
+
 /// A directory that other processes keep out of, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct DirectoryLock {

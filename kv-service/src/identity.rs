@@ -175,19 +175,7 @@ impl DataDirectory {
         let lock = lock(path)?;
         let identity = read_identity(path)?;
         let boot = read_boot(path)?;
-        compare(
-            path,
-            "cluster",
-            &identity.cluster,
-            &owner.cluster.to_string(),
-        )?;
-        compare(path, "node", &identity.node, &owner.node.0)?;
-        compare(
-            path,
-            "incarnation",
-            &identity.incarnation,
-            &owner.incarnation.0,
-        )?;
+        compare_owners(path, &identity.owner(path)?.0, &owner)?;
         // Before its first start a node has nothing to forget.
         if identity.storage != storage && boot > 0 {
             return Err(IdentityError::OtherStorage {
@@ -336,6 +324,65 @@ impl DataDirectory {
     }
 }
 
+/// The directory of a node that does not run, looked at without changing anything.
+pub(crate) struct StoppedDirectory {
+    /// Whose it is, and the storage that it was used with.
+    pub(crate) identity: Result<(Owner, StorageKind), IdentityError>,
+    /// Starts so far.
+    pub(crate) boot: Result<u64, IdentityError>,
+    /// Whether the key of stateless resets is there.
+    pub(crate) reset_key: Result<(), IdentityError>,
+    /// Keeps the node from being started meanwhile. None where it never was.
+    _lock: Option<File>,
+}
+
+impl StoppedDirectory {
+    /// Looks at the directory of a node.
+    ///
+    /// # Errors
+    /// When it is missing, empty, no data directory, or a process has it open.
+    pub(crate) fn open(path: &Path, node: NodeId) -> Result<Self, IdentityError> {
+        require_formatted(path, node)?;
+        let lock = lock_as_it_is(path)?;
+        Ok(Self {
+            identity: read_identity(path).and_then(|identity| identity.owner(path)),
+            boot: read_boot(path),
+            reset_key: read_reset_key(path).map(|_| ()),
+            _lock: lock,
+        })
+    }
+}
+
+impl IdentityFile {
+    fn owner(&self, path: &Path) -> Result<(Owner, StorageKind), IdentityError> {
+        let cluster = self.cluster.parse().map_err(|_| IdentityError::Damaged {
+            path: path.join(IDENTITY),
+            what: format!("the cluster is {:?}", self.cluster),
+        })?;
+        let owner = Owner {
+            cluster,
+            node: NodeId(self.node),
+            incarnation: Incarnation(self.incarnation),
+        };
+        Ok((owner, self.storage))
+    }
+}
+
+/// Takes the lock without making the file or writing to it.
+fn lock_as_it_is(path: &Path) -> Result<Option<File>, IdentityError> {
+    let file = path.join(LOCK);
+    let lock = match File::open(&file) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(at("open", &file)(error).into()),
+    };
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Err(IdentityError::Locked(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(at("lock", &file)(error).into()),
+    }
+}
+
 /// Where a node with this data directory keeps its log.
 pub(crate) fn log_path(data: &Path, storage: StorageKind) -> PathBuf {
     let name = match storage {
@@ -432,6 +479,18 @@ fn read_reset_key(path: &Path) -> Result<[u8; 64], IdentityError> {
             path: file,
             what: format!("it has {} bytes instead of 64", bytes.len()),
         })
+}
+
+/// Refuses a directory that belongs to somebody else.
+pub(crate) fn compare_owners(
+    path: &Path,
+    found: &Owner,
+    expected: &Owner,
+) -> Result<(), IdentityError> {
+    compare(path, "cluster", &found.cluster, &expected.cluster)?;
+    compare(path, "node", &found.node.0, &expected.node.0)?;
+    let (found, expected) = (found.incarnation.0, expected.incarnation.0);
+    compare(path, "incarnation", &found, &expected)
 }
 
 fn compare<T: ToString + PartialEq>(

@@ -151,6 +151,7 @@ fn like_the_others(
         file.reads = other.reads;
         file.timing = other.timing;
         file.limits = other.limits;
+        file.log = other.log;
         file.snapshots = other.snapshots;
         break;
     }

@@ -42,6 +42,8 @@ pub mod init;
 #[cfg(feature = "server")]
 mod init_error;
 #[cfg(feature = "server")]
+pub mod inspect;
+#[cfg(feature = "server")]
 mod join;
 #[cfg(feature = "server")]
 mod kinds;

@@ -19,6 +19,8 @@ pub mod conformance;
 mod errors;
 mod files;
 mod hard_state;
+pub mod inspect;
+mod inspection;
 mod memberships;
 mod memory;
 mod memory_snapshots;

@@ -1,4 +1,5 @@
-//! The command line of those who operate a cluster: `member`, `transfer-leader`, `snapshot`.
+//! The command line of those who operate a cluster: `member`, `transfer-leader`, `snapshot`,
+//! `check`.
 
 use std::path::PathBuf;
 
@@ -215,4 +216,14 @@ pub(crate) struct SnapshotRestoreArgs {
 pub(crate) struct SnapshotVerifyArgs {
     /// The file
     pub(crate) file: PathBuf,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  flotilla check flotilla-data/node-1\n\n\
+    The node must not run. Nothing is changed. Damage makes the exit code 1; a torn tail is no \
+    damage.\ndocs/operations.md says what to do in each case.")]
+pub(crate) struct CheckArgs {
+    /// The directory of a node, with node.toml in it; or a data directory
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod admin;
 mod bench;
+mod check;
 mod completions;
 pub(crate) mod data;
 mod export;
@@ -51,6 +52,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Member(args) => member::run(&args.command, output).await,
         Command::TransferLeader(args) => transfer::run(args, output).await,
         Command::Snapshot(args) => snapshot::run(&args.command, output).await,
+        Command::Check(args) => check::run(args, output).await,
         Command::Bench(args) => bench::run(args, output).await,
         Command::Version => version::run(output),
         Command::Completions(args) => completions::run(args, output),

@@ -1,5 +1,6 @@
 //! The program as its users meet it: real processes, real files, real sockets.
 
+mod check;
 mod cluster;
 mod data;
 mod demo;
@@ -7,6 +8,7 @@ mod disks;
 mod folders;
 mod growth;
 mod members;
+mod operations;
 mod program;
 mod snapshots;
 mod states;

@@ -24,6 +24,8 @@ pub(super) struct Opening {
     pub(super) is_first_start: bool,
     /// Others may have what a damaged log lost, so it is opened without that.
     pub(super) has_others: bool,
+    /// Bytes of a segment of the file log.
+    pub(super) segment_bytes: u64,
 }
 
 /// Gives a node that has never run a snapshot to begin with: its log store, empty, and beside it
@@ -40,6 +42,7 @@ pub(crate) fn begin_with(
         let opening = Opening {
             is_first_start: true,
             has_others: false,
+            segment_bytes: WalOptions::default().segment_bytes,
         };
         let log = open(storage, path, owner, opening)?;
         copy(log.store.snapshots().as_ref(), meta, content).await
@@ -93,6 +96,7 @@ pub(super) fn open(
             let options = WalOptions {
                 create: opening.is_first_start,
                 repair: opening.has_others,
+                segment_bytes: opening.segment_bytes,
                 ..WalOptions::default()
             };
             let (store, report) = WalLogStore::open(path, owner, options)?;

@@ -91,11 +91,13 @@ fn every_key_that_is_known_is_in_the_manual() {
         "",
         "[timing]\n",
         "[limits]\n",
+        "[log]\n",
         "[snapshots]\n",
         "[[members]]\n",
     ] {
         let error = parse(&format!("{table}nothing = 1\n")).unwrap_err();
-        let (_, known) = error.split_once("expected one of ").unwrap();
+        let (_, known) = error.split_once("expected ").unwrap();
+        let known = known.trim_start_matches("one of ");
         let (known, _) = known.split_once(", in ").unwrap();
         let keys: BTreeSet<_> = known.split(", ").map(|key| key.trim_matches('`')).collect();
         for key in keys {
@@ -246,6 +248,12 @@ const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
         "connection_bytes_max = 1000",
         "limits.connection_bytes_max is 1000",
         "2106368",
+    ),
+    (
+        "segment_bytes = 67108864",
+        "segment_bytes = 4096",
+        "log.segment_bytes is 4096",
+        "from 8192 to 4294967296",
     ),
     ("\nid = 2\n", "\nid = 1\n", "members.id is 1", "listed once"),
     ("\nid = 2\n", "\nid = 0\n", "members.id is 0", "at least 1"),

@@ -59,6 +59,18 @@ impl Shared {
         Ok(shared)
     }
 
+    /// Opens the database as it is, for reading only.
+    pub(super) fn open_read_only(dir: &Path, owner: &WalOwner) -> Result<Self, StorageError> {
+        let mut shared = Self {
+            db: opening::open_read_only(dir, owner)?,
+            path: dir.to_owned(),
+            poison: Arc::default(),
+            durable: Mutex::default(),
+        };
+        shared.durable = Mutex::new(shared.recover()?);
+        Ok(shared)
+    }
+
     /// Where all is kept that is no entry.
     pub(super) fn meta(&self) -> &ColumnFamily {
         opening::family(&self.db, META)

@@ -3,6 +3,7 @@
 
 mod calls;
 mod database;
+pub(crate) mod inspect;
 mod keys;
 mod opening;
 mod options;

@@ -64,6 +64,24 @@ fn own(db: DB, dir: &Path, owner: &WalOwner) -> Result<DB, StorageError> {
     Ok(db)
 }
 
+/// Opens a database of this version as it is: nothing is written to it, not even by RocksDB itself.
+pub(super) fn open_read_only(dir: &Path, owner: &WalOwner) -> Result<DB, StorageError> {
+    if !dir.join("CURRENT").is_file() {
+        return Err(foreign(dir, "holds no database"));
+    }
+    let options = database_options(false);
+    let db = DB::open_cf_for_read_only(&options, dir, [ENTRIES, META], false)
+        .map_err(|error| rocks_error("open", dir, &error))?;
+    if check_owner(&db, dir, owner, META)? {
+        Ok(db)
+    } else {
+        Err(foreign(
+            dir,
+            "is of an older version; it is of this one when its node has been started",
+        ))
+    }
+}
+
 fn check_empty(db: &DB, dir: &Path) -> Result<(), StorageError> {
     match db.iterator(IteratorMode::Start).next() {
         None => Ok(()),

@@ -43,7 +43,11 @@ impl LogReader for RocksReader {
 pub(super) type Snapshot<'a> = SnapshotWithThreadMode<'a, DB>;
 
 impl Shared {
-    fn read(&self, range: Range<Index>, bytes_max: usize) -> Result<Vec<Entry>, StorageError> {
+    pub(super) fn read(
+        &self,
+        range: Range<Index>,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, StorageError> {
         self.poison.check()?;
         if range.is_empty() {
             return Ok(Vec::new());

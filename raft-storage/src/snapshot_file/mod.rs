@@ -6,6 +6,7 @@
 
 mod content;
 mod format;
+mod partial;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -17,4 +18,5 @@ pub use reader::{SnapshotFileReader, verify};
 pub use writer::SnapshotFileWriter;
 
 pub(crate) use content::{check_announced, check_part_size};
+pub(crate) use partial::PartialFile;
 pub(crate) use reader::{PartPosition, SnapshotFile};

@@ -15,9 +15,9 @@ use crate::owner::WalOwner;
 use crate::snapshot_file::{SnapshotFile, SnapshotFileWriter, SnapshotOrigin};
 
 /// What is being received.
-const PARTIAL_NAME: &str = "incoming";
-const TEMPORARY_SUFFIX: &str = ".tmp";
-const SUFFIX: &str = ".snap";
+pub(super) const PARTIAL_NAME: &str = "incoming";
+pub(super) const TEMPORARY_SUFFIX: &str = ".tmp";
+pub(super) const SUFFIX: &str = ".snap";
 const DIGITS: usize = 20;
 
 /// How long the lock is waited for, and how often it is tried.
@@ -289,7 +289,7 @@ fn file_name(last: LogId) -> String {
 }
 
 /// The last entry that a file name names; `None` where it is not the name of a snapshot.
-fn last_of(name: &str) -> Option<LogId> {
+pub(super) fn last_of(name: &str) -> Option<LogId> {
     let (index, term) = name.strip_suffix(SUFFIX)?.split_once('-')?;
     let number = |digits: &str| {
         let plain = digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_digit());

@@ -6,6 +6,7 @@
 //! somebody has them open. All work on files is done on the threads for blocking work.
 
 mod directory;
+pub(crate) mod inspect;
 mod reader;
 #[cfg(test)]
 mod tests;

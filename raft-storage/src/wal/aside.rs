@@ -9,7 +9,7 @@ use crate::files::Disk;
 
 /// Damaged segments that are kept; older ones are removed.
 const DAMAGED_KEPT_MAX: usize = 8;
-const DAMAGED_PREFIX: &str = "damaged-";
+pub(super) const DAMAGED_PREFIX: &str = "damaged-";
 
 /// Takes segments out of the log. Their new names.
 pub(super) fn set_aside(

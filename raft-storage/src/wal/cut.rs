@@ -13,7 +13,7 @@ use crate::files::Disk;
 
 /// Torn tails that are kept aside; older ones are removed.
 const TORN_COPIES_MAX: usize = 8;
-const TORN_PREFIX: &str = "torn-";
+pub(super) const TORN_PREFIX: &str = "torn-";
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Copies a torn tail aside and overwrites it with zeros, so that nothing of it can be

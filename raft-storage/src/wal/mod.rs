@@ -13,6 +13,7 @@ mod aside;
 mod cut;
 mod engine;
 mod index;
+pub(crate) mod inspect;
 mod opening;
 mod options;
 mod promises;

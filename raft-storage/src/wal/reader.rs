@@ -81,7 +81,7 @@ fn read_stretches(
     Ok(entries)
 }
 
-fn read_stretch(
+pub(super) fn read_stretch(
     disk: &Disk,
     group: GroupId,
     stretch: &Stretch,

@@ -5,6 +5,7 @@ mod crash;
 mod full_disk;
 mod fuzz;
 mod golden;
+mod inspect;
 #[cfg(feature = "rocksdb")]
 mod rocks;
 mod wal;

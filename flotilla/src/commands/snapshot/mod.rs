@@ -8,7 +8,8 @@ mod shown;
 use kv_service::backup::{self, BackupError};
 use serde_json::Value;
 
-use self::shown::{blocking, object, words};
+pub(crate) use self::shown::blocking;
+use self::shown::{object, words};
 use crate::cli::{SnapshotCommand, SnapshotVerifyArgs};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::Output;

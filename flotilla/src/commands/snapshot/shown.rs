@@ -10,7 +10,7 @@ use crate::exit::Failure;
 ///
 /// # Errors
 /// When the work panics.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(work).await;
