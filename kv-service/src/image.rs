@@ -22,7 +22,7 @@ const FORMAT: u8 = 1;
 
 /// The highest revision that an image may have: the store goes on counting from there, and never
 /// gets to the end.
-const REVISION_MAX: u64 = u64::MAX >> 1;
+pub(crate) const REVISION_MAX: u64 = u64::MAX >> 1;
 
 /// The first byte of every part of the other kind of image: the files of a database.
 pub(crate) const CHECKPOINT: u8 = 2;

@@ -11,6 +11,7 @@ use raft_storage::rocks_state::StateView;
 
 use super::live::DiskLive;
 use super::records::{self, DELETED, HISTORY, LIVE, REPLY, SESSION, SUMMARY_KEY, Summary, VALUE};
+use crate::image::REVISION_MAX;
 use crate::replicated::Replicated;
 use crate::sessions::{SessionLimits, SessionRecord, Sessions};
 use crate::store::history::History;
@@ -166,6 +167,10 @@ impl Reading<'_> {
         if held != summary.history {
             let announced = summary.history;
             let what = format!("its history has {held} versions instead of {announced}");
+            return Err(self.damaged(what));
+        }
+        if newest > REVISION_MAX {
+            let what = format!("revision {newest} is above the limit of {REVISION_MAX}");
             return Err(self.damaged(what));
         }
         if oldest > newest {
