@@ -13,6 +13,7 @@ use super::calls::{rocks_error, write_synced};
 use super::keys::{self, LogEnd};
 use super::opening;
 use super::options::META;
+use super::room;
 use crate::batch_thread::Poison;
 use crate::errors::damaged;
 use crate::hard_state::{decode_hard_state, encode_hard_state};
@@ -351,6 +352,11 @@ impl Shared {
     /// Files of the database as RocksDB counts them; the part of its own log that is not in them
     /// yet is about as large as what it holds in memory.
     pub(super) fn usage(&self) -> LogUsage {
+        self.usage_with(room::FREE_BYTES_MIN)
+    }
+
+    /// The same, where so much must be free.
+    pub(super) fn usage_with(&self, free_bytes_min: u64) -> LogUsage {
         let property = |name| {
             let of_entries = self.db.property_int_value(name);
             let of_meta = self.db.property_int_value_cf(self.meta(), name);
@@ -360,7 +366,7 @@ impl Shared {
         LogUsage {
             log_bytes: self.durable().log_bytes,
             disk_bytes: disk_bytes.into_iter().flat_map(property).sum(),
-            is_short_of_room: false,
+            is_short_of_room: room::is_short(&self.path, free_bytes_min),
         }
     }
 }

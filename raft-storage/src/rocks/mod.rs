@@ -8,6 +8,7 @@ mod keys;
 mod opening;
 mod options;
 mod reader;
+mod room;
 #[cfg(test)]
 mod tests;
 

@@ -19,7 +19,7 @@ pub(super) const META: &str = "meta";
 /// RocksDB's own log, and a file is what compaction gives back at a time.
 pub(super) const WRITE_BUFFER_BYTES: usize = 64 << 20;
 /// Buffers of one family: the one that is written and those that are becoming files.
-const WRITE_BUFFERS_MAX: i32 = 3;
+pub(super) const WRITE_BUFFERS_MAX: i32 = 3;
 /// Flushes, and the moves of what was flushed.
 const BACKGROUND_JOBS_MAX: i32 = 2;
 /// Files that RocksDB keeps open.

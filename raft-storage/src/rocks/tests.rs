@@ -196,6 +196,15 @@ async fn a_reset_leaves_nothing_behind_its_id() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_log_says_when_the_disk_has_little_room_left() {
+    let dir = scratch();
+    let store = open(&dir);
+    assert!(store.shared.usage_with(u64::MAX).is_short_of_room);
+    assert!(!store.shared.usage_with(1).is_short_of_room);
+}
+
 /// A database as version 2 wrote it: one family, three entries behind a start.
 fn write_version_2(path: &Path, owner: &WalOwner) {
     fs::create_dir_all(path).unwrap();
