@@ -5,7 +5,7 @@ use kv_api::{Outcome, RequestBody};
 use kv_service::compose::{self, Overrides, Server, StartError};
 use kv_service::config::{StorageKind, TransportKind};
 use kv_service::init::ClusterPlan;
-use raft_core::StopReason;
+use raft_core::{Index, StopReason};
 
 use crate::support::{self, Cluster, eventually, soon, written};
 

@@ -172,6 +172,11 @@ impl Cluster {
         self.layout.nodes.push(config);
     }
 
+    /// A node that runs.
+    pub(crate) fn server(&self, id: u64) -> &Server {
+        self.servers[id as usize - 1].as_ref().unwrap()
+    }
+
     pub(crate) async fn stop(&mut self, id: u64) {
         let server = self.servers[id as usize - 1].take().unwrap();
         soon("stopping a node", server.shutdown()).await;
