@@ -69,7 +69,7 @@ fn describe(shared: &Shared, report: &mut LogReport) -> Result<(), StorageError>
     let mut next = durable.outline.first_index();
     while next < end {
         let entries = shared.read(next..end, READ_BYTES)?;
-        let Some(last) = entries.last().map(|entry| entry.index()) else {
+        let Some(last) = entries.last().map(raft_core::Entry::index) else {
             return Err(shared.damaged(format!("entry {next} is missing")));
         };
         next = last.next();
