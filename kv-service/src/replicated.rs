@@ -1,5 +1,5 @@
-//! What is replicated, wherever its keys are kept: the store and the sessions, one command after the
-//! other. Joins the two; decides nothing that they can decide.
+//! What is replicated, wherever its keys are kept: the store and the sessions, one command after
+//! the other. Joins the two; decides nothing that they can decide.
 
 use kv_api::{Command, CommandError, CommandReply, Query, QueryReply};
 use raft_core::{Index, LogId};

@@ -49,8 +49,8 @@ pub fn restore_cluster(plan: &ClusterPlan, snapshot: &Path) -> Result<ClusterLay
     })
 }
 
-/// Reads a snapshot to its end, and everything that is in it. One that consists of files is unpacked
-/// beside where the cluster will be.
+/// Reads a snapshot to its end, and everything that is in it. One that consists of files is
+/// unpacked beside where the cluster will be.
 fn check(snapshot: &Path, dir: &Path) -> Result<(), InitError> {
     let mut content = open(snapshot)?;
     let last = content.descriptor().meta.last;
@@ -96,8 +96,8 @@ fn check_files(snapshot: &Path, last: LogId, dir: &Path) -> Result<(), InitError
         unpacked.check(last).map_err(|error| wrong(&error))
     })();
     if is_new && checked.is_err() {
-        // Nothing is made. It is empty, so this cannot take anything along.
-        let _ = std::fs::remove_dir(dir);
+        // Nothing is made; where it cannot be removed, it is empty.
+        let _ = crate::files::remove_directory(dir);
     }
     checked
 }

@@ -55,8 +55,8 @@ impl KvStateMachine {
         }
     }
 
-    /// Lets it take snapshots of machines that keep their data in RocksDB: they are unpacked in this
-    /// directory, which is of no other use.
+    /// Lets it take snapshots of machines that keep their data in RocksDB: they are unpacked in
+    /// this directory, which is of no other use.
     #[cfg(feature = "rocksdb")]
     #[must_use]
     pub fn unpacking_at(mut self, scratch: std::path::PathBuf) -> Self {

@@ -46,9 +46,9 @@ pub trait StateMachine: Send {
 
     /// The last command that is part of the state and will still be after a restart: a machine in
     /// memory answers [`LogId::ZERO`] when it starts, and is given the newest snapshot and the log
-    /// behind it. A machine that keeps its state writes this together with the data, in one step: it
-    /// is given the log from here on, so a command that is in the data and not in this, or the other
-    /// way round, would be applied twice or never.
+    /// behind it. A machine that keeps its state writes this together with the data, in one step:
+    /// it is given the log from here on, so a command that is in the data and not in this, or the
+    /// other way round, would be applied twice or never.
     fn applied(&self) -> LogId;
 }
 
@@ -56,8 +56,8 @@ pub trait StateMachine: Send {
 #[async_trait]
 pub trait StateImage: Send {
     /// The next part, of at most [`crate::snapshot::SNAPSHOT_PART_BYTES_MAX`] bytes; none after the
-    /// last. Replicas in the same state need not give the same parts: a transfer is gone on with only
-    /// where all of them are the same.
+    /// last. Replicas in the same state need not give the same parts: a transfer is gone on with
+    /// only where all of them are the same.
     ///
     /// # Errors
     /// When the state cannot be read. The node then ends.

@@ -72,8 +72,8 @@ impl DiskLive {
         }
     }
 
-    /// Forgets where versions are that the history has dropped: `gone` were in it before, and any of
-    /// the keys that were changed may have come and gone since.
+    /// Forgets where versions are that the history has dropped: `gone` were in it before, and any
+    /// of the keys that were changed may have come and gone since.
     pub(super) fn forget<'a>(&mut self, history: &History, gone: impl Iterator<Item = &'a Bytes>) {
         let previous = &mut self.previous;
         let mut forget = |key: &Bytes| {

@@ -9,10 +9,12 @@
 //! restore:  parts -> a second database -> checked -> switched to
 //! ```
 //!
-//! - `records`: keys and values; `live`: the map; `changes`: what a batch writes; `load`: the way
+//! - `failure`: what goes wrong; `records`: keys and values; `live`: the map; `changes`: what a
+//!   batch writes; `load`: the way
 //!   back; `restore`: images of both kinds.
 
 mod changes;
+mod failure;
 mod live;
 mod load;
 mod records;
@@ -34,11 +36,11 @@ use raft_core::{
 use raft_storage::WalOwner;
 use raft_storage::rocks_state::{StateFiles, StateOptions, StateStore};
 
-use crate::image::ImageError;
 use crate::replicated::Replicated;
 use crate::sessions::SessionLimits;
 use crate::store::Retention;
 use changes::Before;
+use failure::{DurableError, on_thread};
 use live::DiskLive;
 use restore::Incoming;
 
@@ -47,26 +49,6 @@ pub(crate) use restore::{Unpacked, unpack};
 /// Bytes of changed keys and values after which a batch is written, though more commands are there:
 /// small commands can make large values.
 const PENDING_BYTES_MAX: usize = 16 << 20;
-
-/// What goes wrong in here. All of it stops the node.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DurableError {
-    /// The database.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    /// An image.
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    /// A call that makes no sense.
-    #[error("{0}")]
-    Call(String),
-}
-
-impl From<DurableError> for StateMachineError {
-    fn from(error: DurableError) -> Self {
-        Self(error.to_string())
-    }
-}
 
 /// The key-value store as a state machine that keeps its data in RocksDB. It starts with what the
 /// disk has kept, and is given the log from there on.
@@ -78,8 +60,8 @@ pub struct DurableStateMachine {
 }
 
 impl DurableStateMachine {
-    /// Opens the state in `dir`, which becomes `owner`'s where there is none. Blocks its thread: the
-    /// history and the sessions are read.
+    /// Opens the state in `dir`, which becomes `owner`'s where there is none. Blocks its thread:
+    /// the history and the sessions are read.
     ///
     /// # Errors
     /// `Foreign` when it is another's, of a newer format or kept with other limits; `Damaged`; and
@@ -132,8 +114,8 @@ impl DurableStateMachine {
         inner.store.applied()
     }
 
-    /// Runs work that blocks on a thread for that. Where the caller gives up it runs to its end, and
-    /// the next call waits for it.
+    /// Runs work that blocks on a thread for that. Where the caller gives up it runs to its end,
+    /// and the next call waits for it.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Inner) -> Result<T, DurableError> + Send + 'static,
@@ -147,14 +129,6 @@ impl DurableStateMachine {
         });
         worked.await
     }
-}
-
-async fn on_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, DurableError> + Send + 'static,
-) -> Result<T, StateMachineError> {
-    let worked = tokio::task::spawn_blocking(work).await;
-    let worked = worked.map_err(|ended| StateMachineError(format!("a state machine {ended}")))?;
-    Ok(worked?)
 }
 
 /// The store, and what of it is in memory.

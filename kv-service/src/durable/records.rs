@@ -1,11 +1,12 @@
-//! The keys and values of a state in the database. Numbers in keys are big endian, so that keys sort
-//! as the numbers do; numbers in values are little endian.
+//! The keys and values of a state in the database. Numbers in keys are big endian, so that keys
+//! sort as the numbers do; numbers in values are little endian.
 //!
 //! ```text
 //! key                         value
 //! 'd' key                     a key that is not there now but was: the revision that deleted it
-//! 'h' end u64                 the version that ended at this revision: 2 replaced or 3 deleted (1
-//!                             byte), create, mod, version: u64 each, bytes of the key u32, key, value
+//! 'h' end u64                 the version that ended at this revision: 2 replaced or 3 deleted
+//!                             (1 byte), create, mod, version: u64 each, bytes of the key u32, key,
+//!                             value
 //! 'l' key                     what the key holds now: create, mod, version: u64 each, bytes of the
 //!                             value u32, and the value, where it has at most 4 KiB
 //! 'm'                         counters and limits: see `Summary`

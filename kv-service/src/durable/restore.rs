@@ -8,9 +8,10 @@ use bytes::Bytes;
 use raft_core::{LogId, SnapshotReader, StateMachineError, StorageError};
 use raft_storage::rocks_state::{CHECKPOINT_TAG, Replacement, StateBatch, StateOptions, Unpacking};
 
+use super::changes;
+use super::failure::{DurableError, on_thread};
 use super::live::DiskLive;
 use super::load::{check_keys, load};
-use super::{DurableError, changes, on_thread};
 use crate::image::{ImageParts, ImageRestorer};
 use crate::replicated::Replicated;
 use crate::sessions::{SessionLimits, Sessions};

@@ -1,7 +1,7 @@
-//! Goal: whatever is done to it, and wherever it is killed, this machine is the one in memory. Method:
-//! both are given the same random commands in batches; between them the process of this one ends,
-//! well or badly, and images go from each kind to each kind. Replies, digests and all that can be
-//! read are compared.
+//! Goal: whatever is done to it, and wherever it is killed, this machine is the one in memory.
+//! Method: both are given the same random commands in batches; between them the process of this one
+//! ends, well or badly, and images go from each kind to each kind. Replies, digests and all that
+//! can be read are compared.
 
 use std::fs;
 use std::path::{Path, PathBuf};

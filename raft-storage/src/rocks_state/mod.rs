@@ -3,8 +3,8 @@
 //! **Data and its place in the log are never apart.** The only way to write is a batch together
 //! with the id of the last command that it comes from, and RocksDB takes both or neither. Its own
 //! log is off: the replicated log is the log. What was not flushed when the process died is gone,
-//! as a whole and from the end, and [`StateStore::applied`] says where to go on; the commands behind
-//! it are applied again.
+//! as a whole and from the end, and [`StateStore::applied`] says where to go on; the commands
+//! behind it are applied again.
 //!
 //! ```text
 //! state/lock        held while the store is open

@@ -25,8 +25,8 @@ const FILTER_BITS: f64 = 10.0;
 /// and little else.
 const OPEN_FILES: i32 = 512;
 
-/// A file with this many deletions among so many neighbours is tidied up early, so that whoever goes
-/// through the keys does not step over what is long gone.
+/// A file with this many deletions among so many neighbours is tidied up early, so that whoever
+/// goes through the keys does not step over what is long gone.
 const DELETION_WINDOW: usize = 1024;
 const DELETION_TRIGGER: usize = 512;
 const DELETION_RATIO: f64 = 0.5;
@@ -34,8 +34,8 @@ const DELETION_RATIO: f64 = 0.5;
 /// What is set per node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateOptions {
-    /// Bytes of data, indexes and filters that are cached. Together with two write buffers of 32 MiB
-    /// this is what the database takes of memory.
+    /// Bytes of data, indexes and filters that are cached. Together with two write buffers of 32
+    /// MiB this is what the database takes of memory.
     pub cache_bytes: usize,
 }
 

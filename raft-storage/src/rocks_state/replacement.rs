@@ -1,5 +1,5 @@
-//! Another state that is to take the place of the one that is there: of the files of an image, or of
-//! records that are written one by one. Until the switch nothing of it counts.
+//! Another state that is to take the place of the one that is there: of the files of an image, or
+//! of records that are written one by one. Until the switch nothing of it counts.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -63,8 +63,8 @@ impl Replacement {
         self.files.push(&self.dir, part)
     }
 
-    /// Opens what the files make, when all of them are there. What the machine keeps in them has not
-    /// been looked at.
+    /// Opens what the files make, when all of them are there. What the machine keeps in them has
+    /// not been looked at.
     ///
     /// # Errors
     /// When there is less than was announced, or it is no state of this format.
