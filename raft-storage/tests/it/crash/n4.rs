@@ -62,6 +62,15 @@ async fn written(steps: &[Step]) -> SimDisk {
     disk
 }
 
+/// Waits until a sync is held.
+async fn wait_for_sync(disk: &SimDisk) {
+    let began = std::time::Instant::now();
+    while disk.syncs_waiting() == 0 {
+        assert!(began.elapsed().as_secs() < 60, "nothing is synced");
+        tokio::task::yield_now().await;
+    }
+}
+
 /// What opening says: the log, or nothing where it is refused or is to be filled again.
 async fn found(disk: &SimDisk) -> Result<Option<Model>, StorageError> {
     let (mut store, _) = open(disk)?;
@@ -83,9 +92,7 @@ async fn n4_a_torn_or_short_end_is_cut_and_nothing_acknowledged_with_it() {
         let last = last.clone();
         async move { last.run(&mut store).await }
     });
-    while disk.syncs_waiting() == 0 {
-        tokio::task::yield_now().await;
-    }
+    wait_for_sync(&disk).await;
     let cuts = disk.power_cuts(NameOrder::AsMade, 400, &mut Random::new(5));
     assert!(writing.await.unwrap().is_err(), "its disk is gone");
     let allowed = allowed(&steps, before.len());
@@ -238,9 +245,7 @@ async fn n4_reads_go_on_while_a_sync_takes_long() {
     let reader = store.reader();
     disk.hold_syncs(true);
     let writing = tokio::spawn(async move { append(1, 3, &[40]).run(&mut store).await });
-    while disk.syncs_waiting() == 0 {
-        tokio::task::yield_now().await;
-    }
+    wait_for_sync(&disk).await;
     let held = reader.read(Index(1)..Index(3), usize::MAX).await.unwrap();
     assert_eq!(held.len(), 2);
     let not_yet = reader.read(Index(3)..Index(4), usize::MAX).await;
