@@ -78,6 +78,31 @@ pub(crate) fn lock_directory(dir: &Path) -> Result<Option<DirectoryLock>, FileEr
     }
 }
 
+/// A lock that is taken for looking only, without making its file or writing to it.
+#[derive(Debug)]
+pub(crate) enum SharedLock {
+    /// Nobody writes until this is dropped.
+    Held { _file: File },
+    /// There is no file to lock.
+    Missing,
+    /// Somebody else has it.
+    Taken,
+}
+
+/// Takes a lock as it is.
+pub(crate) fn share_lock(path: &Path) -> Result<SharedLock, FileError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(SharedLock::Missing),
+        Err(error) => return Err(at("open", path)(error)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(SharedLock::Held { _file: file }),
+        Err(TryLockError::WouldBlock) => Ok(SharedLock::Taken),
+        Err(TryLockError::Error(error)) => Err(at("lock", path)(error)),
+    }
+}
+
 /// Removes a directory with all that is in it, if it is there.
 pub(crate) fn remove_directory(path: &Path) -> Result<(), FileError> {
     match std::fs::remove_dir_all(path) {

@@ -36,7 +36,7 @@ const FORMAT: u32 = 1;
 const USAGE_KEPT: Duration = Duration::from_secs(1);
 
 const IDENTITY: &str = "identity.toml";
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 const BOOT: &str = "boot";
 const RESET_KEY: &str = "reset.key";
 
@@ -54,7 +54,7 @@ pub struct Owner {
 /// `identity.toml`, word for word.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct IdentityFile {
+pub(crate) struct IdentityFile {
     format: u32,
     cluster: String,
     node: u64,
@@ -324,37 +324,8 @@ impl DataDirectory {
     }
 }
 
-/// The directory of a node that does not run, looked at without changing anything.
-pub(crate) struct StoppedDirectory {
-    /// Whose it is, and the storage that it was used with.
-    pub(crate) identity: Result<(Owner, StorageKind), IdentityError>,
-    /// Starts so far.
-    pub(crate) boot: Result<u64, IdentityError>,
-    /// Whether the key of stateless resets is there.
-    pub(crate) reset_key: Result<(), IdentityError>,
-    /// Keeps the node from being started meanwhile. None where it never was.
-    _lock: Option<File>,
-}
-
-impl StoppedDirectory {
-    /// Looks at the directory of a node.
-    ///
-    /// # Errors
-    /// When it is missing, empty, no data directory, or a process has it open.
-    pub(crate) fn open(path: &Path, node: NodeId) -> Result<Self, IdentityError> {
-        require_formatted(path, node)?;
-        let lock = lock_as_it_is(path)?;
-        Ok(Self {
-            identity: read_identity(path).and_then(|identity| identity.owner(path)),
-            boot: read_boot(path),
-            reset_key: read_reset_key(path).map(|_| ()),
-            _lock: lock,
-        })
-    }
-}
-
 impl IdentityFile {
-    fn owner(&self, path: &Path) -> Result<(Owner, StorageKind), IdentityError> {
+    pub(crate) fn owner(&self, path: &Path) -> Result<(Owner, StorageKind), IdentityError> {
         let cluster = self.cluster.parse().map_err(|_| IdentityError::Damaged {
             path: path.join(IDENTITY),
             what: format!("the cluster is {:?}", self.cluster),
@@ -368,21 +339,6 @@ impl IdentityFile {
     }
 }
 
-/// Takes the lock without making the file or writing to it.
-fn lock_as_it_is(path: &Path) -> Result<Option<File>, IdentityError> {
-    let file = path.join(LOCK);
-    let lock = match File::open(&file) {
-        Ok(lock) => lock,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(at("open", &file)(error).into()),
-    };
-    match lock.try_lock_shared() {
-        Ok(()) => Ok(Some(lock)),
-        Err(TryLockError::WouldBlock) => Err(IdentityError::Locked(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(at("lock", &file)(error).into()),
-    }
-}
-
 /// Where a node with this data directory keeps its log.
 pub(crate) fn log_path(data: &Path, storage: StorageKind) -> PathBuf {
     let name = match storage {
@@ -392,7 +348,7 @@ pub(crate) fn log_path(data: &Path, storage: StorageKind) -> PathBuf {
     data.join(name)
 }
 
-fn require_formatted(path: &Path, node: NodeId) -> Result<(), IdentityError> {
+pub(crate) fn require_formatted(path: &Path, node: NodeId) -> Result<(), IdentityError> {
     let missing = |state| IdentityError::Missing {
         path: path.to_owned(),
         state,
@@ -433,7 +389,7 @@ fn lock(path: &Path) -> Result<File, IdentityError> {
     }
 }
 
-fn read_identity(path: &Path) -> Result<IdentityFile, IdentityError> {
+pub(crate) fn read_identity(path: &Path) -> Result<IdentityFile, IdentityError> {
     let file = path.join(IDENTITY);
     let text = std::fs::read_to_string(&file).map_err(at("read", &file))?;
     let damaged = |what: String| IdentityError::Damaged {
@@ -456,7 +412,7 @@ fn read_identity(path: &Path) -> Result<IdentityFile, IdentityError> {
     }
 }
 
-fn read_boot(path: &Path) -> Result<u64, IdentityError> {
+pub(crate) fn read_boot(path: &Path) -> Result<u64, IdentityError> {
     let file = path.join(BOOT);
     let text = match std::fs::read_to_string(&file) {
         Ok(text) => text,
@@ -469,7 +425,7 @@ fn read_boot(path: &Path) -> Result<u64, IdentityError> {
     })
 }
 
-fn read_reset_key(path: &Path) -> Result<[u8; 64], IdentityError> {
+pub(crate) fn read_reset_key(path: &Path) -> Result<[u8; 64], IdentityError> {
     let file = path.join(RESET_KEY);
     let bytes = std::fs::read(&file).map_err(at("read", &file))?;
     bytes

@@ -13,8 +13,9 @@ use raft_storage::inspect::{inspect_snapshots, inspect_wal};
 
 use crate::config::{NodeConfig, StorageKind};
 use crate::files::{entry_names, is_directory};
-use crate::identity::{Owner, StoppedDirectory, compare_owners, log_path};
+use crate::identity::{Owner, compare_owners, log_path};
 use crate::identity_error::IdentityError;
+use crate::stopped::StoppedDirectory;
 
 /// All that was found.
 #[derive(Clone, Debug)]

@@ -60,6 +60,8 @@ pub mod sessions;
 #[cfg(feature = "server")]
 mod start_error;
 pub mod state_machine;
+#[cfg(feature = "server")]
+mod stopped;
 pub mod store;
 #[cfg(feature = "server")]
 mod stream;

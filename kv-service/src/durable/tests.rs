@@ -203,7 +203,7 @@ impl Pair {
                 );
             }
             Step::Image => self.image().await,
-            Step::FromMemory => self.from_memory().await,
+            Step::FromMemory => self.move_from_memory().await,
         }
     }
 
@@ -300,7 +300,7 @@ impl Pair {
         assert_eq!(disk.applied().index, Index(taken_at));
     }
 
-    async fn from_memory(&mut self) {
+    async fn move_from_memory(&mut self) {
         self.flush_batch().await;
         let mut image = self.memory.image();
         let mut parts = Vec::new();

@@ -30,8 +30,8 @@ const GROUP: GroupId = GroupId(0);
 const HOLES_MAX: usize = 16;
 
 /// Reads all of the log in `dir` and says what is there: what recovery refuses, what it would cut
-/// or remove, and damage behind the place where it stops. `snapshot` is the last entry of the newest
-/// snapshot. Changes nothing. Blocks its thread.
+/// or remove, and damage behind the place where it stops. `snapshot` is the last entry of the
+/// newest snapshot. Changes nothing. Blocks its thread.
 ///
 /// # Errors
 /// Where the directory cannot be listed.
