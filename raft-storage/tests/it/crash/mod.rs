@@ -12,7 +12,6 @@
 mod groups;
 mod judge;
 mod n4;
-mod repair;
 mod snapshot_bytes;
 mod steps;
 
