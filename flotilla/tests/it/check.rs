@@ -215,6 +215,17 @@ fn damage_is_told_with_its_place_and_what_it_means() {
 fn damage_that_the_leader_can_make_up_for_is_told_and_then_made_up_for() {
     let (_dir, at) = stopped(3);
     let node = at.join("node-1");
+    // What the snapshot has need not be made up for.
+    wait_until("entries that the snapshot does not have", || {
+        let sound = report(&node, 0);
+        let is_behind = sound["last_index"].as_u64() > sound["snapshot"]["index"].as_u64();
+        if !is_behind {
+            let mut cluster = Cluster::start_in(&at, &[]);
+            cluster.run(["put", "one", "more"]).expect(0);
+            assert_eq!(cluster.terminate().code(), Some(0));
+        }
+        is_behind
+    });
     let (segment, end) = newest_segment(&node);
     flip(&segment, (4096 + end) / 2);
     let damaged = report(&node, 1);
