@@ -3,6 +3,7 @@
 //! ends, well or badly, and images go from each kind to each kind. Replies, digests and all that
 //! can be read are compared.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -36,19 +37,44 @@ fn open(dir: &Path, retention: Retention) -> Result<DurableStateMachine, Storage
     DurableStateMachine::open_with_limits(dir, OWNER, options, retention, LIMITS)
 }
 
-/// What a process leaves behind that is killed now.
+/// What a process leaves behind that is killed now. The database removes and makes files on threads
+/// of its own, so a copy counts only where nothing changed while it was made.
 fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let (path, name) = entry
-            .map(|entry| (entry.path(), entry.file_name()))
-            .unwrap();
-        if path.is_dir() {
-            copy(&path, &to.join(name));
-        } else {
-            fs::copy(&path, to.join(name)).unwrap();
+    loop {
+        let before = files(from, Path::new("")).ok();
+        let copied = before.as_ref().map(|files| copy_files(files, from, to));
+        if matches!(copied, Some(Ok(()))) && before == files(from, Path::new("")).ok() {
+            return;
+        }
+        if to.exists() {
+            fs::remove_dir_all(to).unwrap();
         }
     }
+}
+
+/// Every file below a directory, with its length.
+fn files(dir: &Path, below: &Path) -> std::io::Result<BTreeMap<PathBuf, u64>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir.join(below))? {
+        let entry = entry?;
+        let path = below.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            found.extend(files(dir, &path)?);
+        } else {
+            found.insert(path, entry.metadata()?.len());
+        }
+    }
+    Ok(found)
+}
+
+fn copy_files(files: &BTreeMap<PathBuf, u64>, from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for path in files.keys() {
+        let target = to.join(path);
+        fs::create_dir_all(target.parent().unwrap())?;
+        fs::copy(from.join(path), target)?;
+    }
+    Ok(())
 }
 
 #[derive(Clone, Debug)]
