@@ -16,7 +16,8 @@ use crate::memberships::read_memberships;
 use crate::snapshots::FileSnapshots;
 
 /// The log of one group in segment files, which may hold the logs of others as well. The last one
-/// that is dropped of a [`WalEngine`](super::WalEngine) and its stores waits for what is being written.
+/// that is dropped of a [`WalEngine`](super::WalEngine) and its stores waits for what is being
+/// written.
 #[derive(Debug)]
 pub struct WalLogStore {
     pub(super) queue: BatchQueue,
