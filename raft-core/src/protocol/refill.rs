@@ -92,8 +92,9 @@ impl Raft {
     }
 
     /// A store may not know how far the log went that it lost, and names an entry that is not
-    /// there in this term. Any entry of a later one makes such a follower whole. So when a voter
-    /// has everything and is not whole for a while, somebody else who is gets to lead.
+    /// there in this term. Any entry of a later one makes such a follower whole. So when a member
+    /// has everything and is not whole for a while, another voter gets to lead; where this node
+    /// decides alone, it follows until it has won a new term.
     pub(crate) fn ends_term_for_refill(&mut self) {
         let last = self.log.last().index;
         let timing = self.config.timing;
@@ -103,15 +104,18 @@ impl Raft {
             return;
         };
         let voters: Vec<_> = self.membership().voters().collect();
-        let mut progress = role.progress.iter().filter(|p| voters.contains(&p.id));
         let is_stuck = |p: &Progress| p.lacks_only_a_term(last, role.now, patience);
-        if is_busy || !progress.clone().any(is_stuck) {
+        if is_busy || !role.progress.iter().any(is_stuck) {
             return;
         }
+        let mut others = role.progress.iter().filter(|p| voters.contains(&p.id));
         let lives = u64::from(timing.election_ticks_min);
         let can_lead = |p: &&Progress| p.matched() == last && p.is_alive(role.now, lives);
-        if let Some(successor) = progress.find(can_lead).map(|p| p.id) {
+        let own = self.own_voice();
+        if let Some(successor) = others.find(can_lead).map(|p| p.id) {
             self.start_transfer(None, successor);
+        } else if self.electorate.is_quorum(|id| Some(id) == own) {
+            self.become_follower(None);
         }
     }
 

@@ -356,6 +356,28 @@ fn a_bound_that_is_too_far_is_passed_by_a_new_term() {
     );
 }
 
+/// Learners are brought on too, also where one node decides alone.
+#[test]
+fn a_bound_that_is_too_far_is_passed_for_learners_too() {
+    for size in [1, 3] {
+        let mut cluster = led(size);
+        propose(&mut cluster, A, 4);
+        let d = NodeId(4);
+        join(&mut cluster, A, 4);
+        cluster.crash(d, 0);
+        let node = cluster.nodes.get_mut(&d).unwrap();
+        node.disk.damage(Index(3));
+        node.disk.refill_to = Some(log_id(1, 9_000));
+        cluster.start(d);
+        settle(&mut cluster, A);
+        assert!(is_refilling(&cluster, d), "it has all that there is");
+        deadlines(&mut cluster, 8);
+        let leader = cluster.leader().expect("somebody leads");
+        settle(&mut cluster, leader);
+        assert!(!is_refilling(&cluster, d), "of {size}");
+    }
+}
+
 #[test]
 fn a_snapshot_makes_whole_too() {
     let mut cluster = led(3);
