@@ -113,7 +113,11 @@ pub fn forget(directory: &Path) -> io::Result<()> {
             forget(&path)?;
             continue;
         }
-        let file = fs::File::open(&path)?;
+        let file = match fs::File::open(&path) {
+            // A store that is open may remove a file that it needs no more.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened?,
+        };
         file.sync_all()?;
         #[cfg(target_os = "linux")]
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
