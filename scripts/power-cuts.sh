@@ -1,9 +1,15 @@
 #!/usr/bin/env bash
 # Real power cuts: three nodes, each with its data on an ext4 image of its own. Under load the file
 # systems of one, two or all three are shut down by the kernel in the middle of what they do, without
-# writing anything out (EXT4_IOC_SHUTDOWN, NOLOGFLUSH), as if the power had gone. The processes are
-# killed, the images mounted again, which recovers ext4's own journal, checked with `flotilla check`,
-# and the nodes started. Then everything that was ever acknowledged must be there.
+# writing anything out (EXT4_IOC_SHUTDOWN, NOLOGFLUSH), as if the power had gone. Each node is killed
+# in the moment before its cut. The images are mounted again, which recovers ext4's own journal,
+# checked with `flotilla check`, and the nodes started. Then everything that was ever acknowledged
+# must be there.
+#
+# Killed before, because a process that lives on is told lies: in a file that grows, fdatasync may
+# report success after the shutdown though nothing was written. No power cut does that; the process
+# is gone with the power. Whoever is killed returns from no call any more, so it acknowledges
+# nothing behind the cut.
 #
 #   scripts/power-cuts.sh
 #   ROUNDS=20 STORAGE=file|rocksdb STATE=memory|rocksdb CLIENTS=64 PORT=7900 scripts/power-cuts.sh
@@ -35,12 +41,15 @@ skipped() {
 
 mount_disk() { mount -o loop "$work/image-$1" "$work/disk-$1"; }
 
-# What the cut is: from here on nothing reaches the image any more.
+# What the cut is: the node's process, where there is one, has no next instruction, and from here on
+# nothing reaches the image any more.
 cut_disk() {
-    python3 - "$work/disk-$1" <<'PYTHON'
-import fcntl, os, struct, sys
+    python3 - "$work/disk-$1" "$(pid_of "$1")" <<'PYTHON'
+import fcntl, os, signal, struct, sys
 EXT4_IOC_SHUTDOWN, NOLOGFLUSH = 0x8004587D, 2
 directory = os.open(sys.argv[1], os.O_RDONLY)
+if sys.argv[2]:
+    os.kill(int(sys.argv[2]), signal.SIGKILL)
 fcntl.ioctl(directory, EXT4_IOC_SHUTDOWN, struct.pack("I", NOLOGFLUSH))
 PYTHON
 }

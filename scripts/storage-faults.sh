@@ -2,10 +2,10 @@
 # Disks that refuse, under real nodes: strace injects EIO and ENOSPC into the system calls of one
 # node of a cluster that is written to, and one node has a file system that is really full.
 #
-# After a failed sync or write the node must end with exit code 70 and say why, and touch the file no
-# more: what the page cache says after a failed sync is worth nothing. A full disk it must bear: it
-# stays alive, its cluster goes on, and it is whole again when there is space. The cluster never
-# loses an acknowledged write.
+# After a failed sync or write of its log the node must end with exit code 70 and say why, and touch
+# the file no more: what the page cache says after a failed sync is worth nothing. A full disk it
+# must bear: it stays alive, refuses writes with exit code 5 where it leads, and is whole again when
+# there is space. The cluster never loses an acknowledged write.
 #
 #   scripts/storage-faults.sh
 #   STORAGE=file|rocksdb CLIENTS=16 PORT=8000 scripts/storage-faults.sh
@@ -84,53 +84,114 @@ PYTHON
 
 is_traced() { ! grep -q '^TracerPid:[[:space:]]*0$' "/proc/$1/status"; }
 
-# inject CALL ERROR WHEN VICTIM: the node ends, and says why; the cluster goes on.
-round=0
-inject() {
-    local call=$1 error=$2 when=$3 victim=$4 began=$SECONDS
-    round=$((round + 1))
-    local pid log=$work/cluster/node-$victim/log trace=$work/trace-$round
-    pid=$(pid_of "$victim")
-    : >"$log"
-    strace -f -q -o "$trace" -e trace=fdatasync,fsync,pwrite64,write \
-        -e "inject=$call:error=$error:when=$when" -p "$pid" 2>"$work/strace" &
+# attach VICTIM TRACE CALL ERROR WHEN [PATH...]: from here on a call of the node fails, and each call
+# that may change a file is written down. With paths only calls on these files are.
+attach() {
+    local pid trace=$2 paths=() path
+    pid=$(pid_of "$1")
+    for path in "${@:6}"; do paths+=(-P "$path"); done
+    strace -f -q -o "$trace" -e trace=fdatasync,fsync,pwrite64,write "${paths[@]}" \
+        -e "inject=$3:error=$4:when=$5" -p "$pid" 2>"$work/strace" &
     tracer=$!
     wait_for 20 "strace to attach" is_traced "$pid" || fail "$(cat "$work/strace")"
-    "$LEDGER" write "$FLOTILLA_CONFIG" "$work/ledger" "$round" 6 "$clients" >"$work/written" &
-    local writer=$!
+}
+
+detach() {
+    kill "$tracer" 2>/dev/null || true
+    wait "$tracer" 2>/dev/null || true
+    tracer=
+}
+
+# write_for SECONDS: in the background; what was acknowledged is in the ledger.
+round=0
+write_for() {
+    round=$((round + 1))
+    "$LEDGER" write "$FLOTILLA_CONFIG" "$work/ledger" "$round" "$1" "$clients" >"$work/written" &
+    writer=$!
+}
+
+# judge WHAT BEGAN: everything that was ever acknowledged is there.
+judge() {
+    local compared
+    wait "$writer" || fail "the writer failed"
+    compared=$("$LEDGER" verify "$FLOTILLA_CONFIG" "$work/ledger") || fail "$compared"
+    echo "$1; $(cat "$work/written"); $compared; $((SECONDS - $2)) s"
+}
+
+# inject CALL ERROR WHEN VICTIM [PATH...]: the node ends, and says why; the cluster goes on.
+inject() {
+    local call=$1 error=$2 when=$3 victim=$4 began=$SECONDS
+    local log=$work/cluster/node-$victim/log trace=$work/trace
+    : >"$log"
+    attach "$victim" "$trace" "$call" "$error" "$when" "${@:5}"
+    write_for 6
     wait_for 60 "node $victim to end" test -e "$work/cluster/node-$victim/exit" ||
         fail "node $victim goes on after $error from $call"
-    local code words
+    local code words again
     code=$(wait_node "$victim")
     words=$(grep '^flotilla: ' "$log" | tail -n 1)
     [ "$code" = 70 ] || fail "node $victim ended with $code after $error from $call"
-    case $words in *"nput/output error"* | *"o space left"*) ;; *) fail "it says: $words" ;; esac
-    wait "$tracer" 2>/dev/null || true
-    tracer=
-    local again
+    case $error-$words in
+        EIO-*"nput/output error"* | ENOSPC-*"is full"* | ENOSPC-*"o space left"*) ;;
+        *) fail "after $error from $call it says: $words" ;;
+    esac
+    detach
     again=$(touched_again "$trace")
     [ -z "$again" ] || fail "after $error from $call: $again"
     # The other two go on without it: writes that begin now are acknowledged.
     "$FLOTILLA" put "after/$round" yes >/dev/null || fail "the others do not go on"
-    wait "$writer" || fail "the writer failed"
     "$FLOTILLA" check "$work/cluster/node-$victim" >"$work/checked" || fail "$(cat "$work/checked")"
     start_node "$victim"
     wait_for 60 "node $victim to catch up" is_caught_up "$victim" || fail "it does not catch up"
-    local compared
-    compared=$("$LEDGER" verify "$FLOTILLA_CONFIG" "$work/ledger") || fail "$compared"
-    echo "$error from $call, node $victim: exit 70, \"${words#flotilla: }\";" \
-        "$(cat "$work/written"); $compared; $((SECONDS - began)) s"
+    judge "$error from $call, node $victim: exit 70, \"${words#flotilla: }\"" "$began"
 }
 
-# full_disk: a node whose disk gets full stays alive. As a leader it refuses writes with exit code 5;
-# as a follower it disturbs nobody; when there is space again it goes on by itself.
+# no_spare: the leader gets no room for its next segment. It refuses writes and stays alive, and
+# goes on by itself when the error does not come any more.
+no_spare() {
+    local victim pid wal began=$SECONDS
+    victim=$(leader)
+    pid=$(pid_of "$victim")
+    wal=$work/cluster/node-$victim/data/wal
+    attach "$victim" "$work/trace" pwrite64 ENOSPC 1+ "$wal/spare" "$wal/reserve.new"
+    write_for 8
+    wait_for 60 "a refusal" refuses "$victim" || fail "a leader without room does not refuse"
+    grep -q INJECTED "$work/trace" || fail "nothing was injected"
+    "$FLOTILLA" get after/1 >/dev/null || fail "a leader without room does not answer reads"
+    detach
+    wait_for 60 "writes to be taken" "$FLOTILLA" put after/spare yes || fail "it does not recover"
+    is_same "$victim" "$pid" || fail "node $victim did not stay alive"
+    judge "ENOSPC for a spare segment, leader $victim: alive, exit 5 for writes, recovered" "$began"
+}
+
+# is_same ID PID: the node is the process that it was, and runs.
+is_same() { [ "$(pid_of "$1")" = "$2" ] && kill -0 "$2"; }
+
+# Somebody else takes what is free on the disk, also what the node has given back meanwhile. A log
+# of files needs nothing: it has a reserve. RocksDB has none, and asks the file system for 192 MiB.
+fill_disk() {
+    local left=0 free
+    [ "$storage" = file ] || left=$((100 << 20))
+    free=$(df --output=avail -B 1 "$work/small" | tail -n 1)
+    [ "$free" -le "$left" ] ||
+        head -c $((free - left)) /dev/zero >>"$work/small/ballast" 2>/dev/null || true
+}
+full_and() {
+    fill_disk
+    "$@"
+}
+
+# full_disk: a node whose disk gets full under load stays alive. As a leader it refuses writes with
+# exit code 5 and answers reads; as a follower it disturbs nobody, and votes, and takes what is
+# small; when there is space again it goes on by itself.
 full_disk() {
-    local victim other pid began=$SECONDS code=0
+    local victim other third pid began=$SECONDS
     victim=$(leader)
     other=$((victim % 3 + 1))
+    third=$((other % 3 + 1))
     kill_node "$victim"
     mkdir "$work/small"
-    if ! mount -t tmpfs -o size=96m none "$work/small" 2>/dev/null; then
+    if ! mount -t tmpfs -o size=1g none "$work/small" 2>/dev/null; then
         start_node "$victim"
         echo "skipped: a full disk: this process may not mount file systems"
         return
@@ -142,30 +203,45 @@ full_disk() {
     start_node "$victim"
     wait_for 60 "node $victim to catch up" is_caught_up "$victim" || fail "it does not catch up"
     pid=$(pid_of "$victim")
-    "$LEDGER" write "$FLOTILLA_CONFIG" "$work/ledger" 100 15 "$clients" >"$work/written" &
-    local writer=$!
 
+    write_for 20
     wait_for 30 "node $victim to lead" "$FLOTILLA" transfer-leader "$victim" || fail "no transfer"
-    head -c 1G /dev/zero >"$work/small/ballast" 2>/dev/null || true
-    wait_for 60 "a refusal" refuses "$victim" || fail "a full leader does not refuse"
+    wait_for 60 "a refusal" full_and refuses "$victim" || fail "a full leader does not refuse"
     "$FLOTILLA" get after/1 >/dev/null || fail "a full leader does not answer reads"
     rm "$work/small/ballast"
     wait_for 60 "writes to be taken" "$FLOTILLA" put full/leader yes || fail "it does not recover"
+    is_same "$victim" "$pid" || fail "node $victim did not stay alive as a leader"
+    judge "full disk, leader $victim: alive, exit 5 for writes, recovered" "$began"
 
+    # Full again while it leads, so that it lacks nothing. Without the third node there is a majority
+    # only with the full one: its vote makes the other one a leader, and its disk takes the entry
+    # that the new term begins with; without that no read is answered.
+    began=$SECONDS
+    write_for 30
+    wait_for 60 "a refusal" full_and refuses "$victim" || fail "a full leader does not refuse"
+    kill_node "$third"
     wait_for 30 "node $other to lead" "$FLOTILLA" transfer-leader "$other" || fail "no transfer"
-    head -c 1G /dev/zero >"$work/small/ballast" 2>/dev/null || true
+    wait_for 60 "a read" full_and "$FLOTILLA" get after/1 || fail "a majority with it is none"
+    [ "$(leader)" = "$other" ] || fail "node $other does not lead"
+    start_node "$third"
+    local number
     for number in 1 2 3 4 5; do
-        "$FLOTILLA" put "full/follower/$number" yes >/dev/null ||
+        wait_for 60 "a write" full_and "$FLOTILLA" put "full/follower/$number" yes ||
             fail "the cluster does not go on without a full follower"
     done
-    rm "$work/small/ballast"
     wait "$writer" || fail "the writer failed"
+    is_short "$victim" || fail "the full node has room: nothing was shown"
+    rm "$work/small/ballast"
     wait_for 60 "node $victim to catch up" is_caught_up "$victim" || fail "it does not catch up"
-    [ "$(pid_of "$victim")" = "$pid" ] && kill -0 "$pid" || fail "node $victim did not stay alive"
-    local compared
-    compared=$("$LEDGER" verify "$FLOTILLA_CONFIG" "$work/ledger") || fail "$compared"
-    echo "full disk, node $victim: alive, exit 5 for writes, recovered;" \
-        "$(cat "$work/written"); $compared; $((SECONDS - began)) s"
+    is_same "$victim" "$pid" || fail "node $victim did not stay alive as a follower"
+    judge "full disk, follower $victim: alive, voted, took what is small, caught up" "$began"
+}
+
+is_short() {
+    "$FLOTILLA" status --json | python3 -c '
+import json, sys
+nodes = {node["id"]: node for node in json.load(sys.stdin)["nodes"]}
+sys.exit(not nodes[int(sys.argv[1])]["short_of_room"])' "$1"
 }
 
 # refuses ID: a put ends with exit code 5 and names the node.
@@ -177,14 +253,28 @@ refuses() {
 
 follower() { echo $(($(leader) % 3 + 1)); }
 
+# files_of ID FORMAT: the log's files that there may be.
+files_of() {
+    local number
+    for number in $(seq 0 2000); do printf "%s/cluster/node-%s/data/$2\n" "$work" "$1" "$number"; done
+}
+
 inject fdatasync EIO 20 "$(follower)"
 inject fdatasync EIO 20 "$(leader)"
 inject fdatasync EIO 1 "$(follower)"
 if [ "$storage" = file ]; then
+    format=wal/%020d.wal call=pwrite64
     # Of a directory, behind the name of a new segment.
     inject fsync EIO 1 "$(follower)"
-    inject pwrite64 EIO 40 "$(leader)"
+    no_spare
 else
-    inject write EIO 400 "$(leader)"
+    format=rocksdb/%06d.log call=write
 fi
+# Of the log itself, in the middle of appends: that is final, also where the disk is full.
+for error in EIO ENOSPC; do
+    victim=$(leader)
+    mapfile -t files < <(files_of "$victim" "$format")
+    inject "$call" "$error" 40 "$victim" "${files[@]}"
+done
+full_disk
 echo "storage faults: storage $storage, 0 acknowledged writes lost, $SECONDS s"
