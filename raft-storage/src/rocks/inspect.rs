@@ -10,6 +10,7 @@ use super::calls::rocks_error;
 use super::database::Shared;
 use super::opening;
 use super::options::ENTRIES;
+use super::tail::find_torn;
 use crate::files::Disk;
 use crate::inspection::{FileKind, FileReport, Finding, FindingKind, LogReport, list, name_of};
 use crate::owner::WalOwner;
@@ -30,6 +31,14 @@ pub fn inspect_rocks(dir: &Path, owner: &WalOwner) -> Result<LogReport, StorageE
             _ => FileKind::Database,
         };
         report.files.push(FileReport::new(&disk, path, kind)?);
+    }
+    if let Ok(Some(torn)) = find_torn(&disk, dir) {
+        report.add(Finding {
+            path: torn.path,
+            offset: torn.offset,
+            what: format!("the last {} bytes were never finished", torn.bytes),
+            kind: FindingKind::TornTail,
+        });
     }
     let looked = Shared::open_read_only(dir, owner).and_then(|shared| {
         report.records = check_blocks(&shared)?;

@@ -9,6 +9,7 @@ mod opening;
 mod options;
 mod reader;
 mod room;
+mod tail;
 #[cfg(test)]
 mod tests;
 

@@ -4,12 +4,14 @@
 use std::path::Path;
 
 use raft_core::StorageError;
-use rocksdb::{DB, IteratorMode, WriteBatch};
+use rocksdb::{DB, DBRecoveryMode, IteratorMode, Options, WriteBatch};
 
 use super::calls::{rocks_error, write_synced};
 use super::keys::{self, OWNER_KEY};
 use super::options::{ENTRIES, META, database_options, families, family_options};
+use super::tail::find_torn;
 use crate::errors::{damaged, foreign};
+use crate::files::Disk;
 use crate::owner::WalOwner;
 
 /// Opens the database in `dir`. A new one becomes `owner`'s; another's is refused before anything
@@ -29,7 +31,7 @@ pub(super) fn open(
         claim(&db, dir, owner)?;
         return Ok(db);
     }
-    let options = database_options(false);
+    let options = existing_options(dir)?;
     let names = DB::list_cf(&options, dir).map_err(failed)?;
     if names.iter().any(|name| name != ENTRIES && name != META) {
         return Err(foreign(dir, "is a database, but not a raft log"));
@@ -54,6 +56,18 @@ pub(super) fn open(
     own(db, dir, owner)
 }
 
+/// Options for a database that is there. Where its newest record is torn, it is left out: RocksDB
+/// alone does not know that nothing was synced from there on.
+fn existing_options(dir: &Path) -> Result<Options, StorageError> {
+    let mut options = database_options(false);
+    if let Some(torn) = find_torn(&Disk::default(), dir)? {
+        let (path, offset, bytes) = (torn.path.display(), torn.offset, torn.bytes);
+        tracing::warn!(%path, offset, bytes, "the torn end of the log is left out");
+        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    }
+    Ok(options)
+}
+
 /// Gives a database what it needs to be of this version.
 fn own(db: DB, dir: &Path, owner: &WalOwner) -> Result<DB, StorageError> {
     if check_owner(&db, dir, owner, ENTRIES)? {
@@ -69,7 +83,7 @@ pub(super) fn open_read_only(dir: &Path, owner: &WalOwner) -> Result<DB, Storage
     if !dir.join("CURRENT").is_file() {
         return Err(foreign(dir, "holds no database"));
     }
-    let options = database_options(false);
+    let options = existing_options(dir)?;
     let db = DB::open_cf_for_read_only(&options, dir, [ENTRIES, META], false)
         .map_err(|error| rocks_error("open", dir, &error))?;
     if check_owner(&db, dir, owner, META)? {

@@ -39,7 +39,8 @@ pub(super) fn database_options(create: bool) -> Options {
     let mut options = Options::default();
     options.create_if_missing(create);
     // The default recovers to the newest consistent point and so hides damage in the middle of
-    // RocksDB's own log; this mode forgives an unfinished last record and nothing else. It forbids
+    // RocksDB's own log; this mode forgives a record that the file is too short for, and nothing
+    // else. One that is torn otherwise is found before, see `tail`. The mode forbids
     // that the files of that log are recycled, which costs RocksDB half of its speed at small
     // batches and is the price of being told.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
