@@ -4,7 +4,7 @@
 use raft_core::{NodeId, ReadPolicy, SnapshotPolicy, Term};
 use sim::{Answer, Ask, Mark, Microseconds, Options};
 
-use crate::harness::{Churners, Lab, MILLISECOND, SECOND, each_seed, number, seeds};
+use crate::harness::{Churners, Lab, MILLISECOND, SECOND, each_seed, number};
 
 /// A cluster whose clients stop: everybody agrees within 10 s, and what they saw is there.
 fn agree(lab: &mut Lab, churners: &Churners) {
@@ -339,10 +339,10 @@ fn shutdown_leaves_nothing() {
 }
 
 /// NEW-waiter-leak (S2-07): 100,000 proposals at a leader that cannot commit them all end as
-/// unknown when it steps down, and its table is empty. Over 5 seeds: the size is what matters.
+/// unknown when it steps down, and its table is empty.
 #[test]
 fn waiter_leak() {
-    seeds(5, |seed| {
+    each_seed(|seed| {
         let mut options = Options::calm(seed, 3);
         options.limits.uncommitted_bytes_max = 64 << 20;
         let mut lab = Lab::with_options(options);

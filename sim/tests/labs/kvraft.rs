@@ -16,10 +16,7 @@ use kv_service::store::Retention;
 use raft_core::NodeId;
 use sim::{LabSwitches, Machine, Mark, Microseconds, Options, World};
 
-use crate::harness::{Clerks, Lab, MILLISECOND, SECOND, seeds, text};
-
-/// Seeds of each of these tests.
-const SEEDS: u64 = 100;
+use crate::harness::{Clerks, Lab, MILLISECOND, SECOND, each_seed, text};
 
 /// The longest pause of a client between two operations: the values grow with what is appended, and
 /// the cost of looking at all of them with their square.
@@ -287,7 +284,7 @@ macro_rules! matrix {
             fn $name() {
                 let mut setting = PLAIN;
                 $(setting.$field = $value;)*
-                seeds(SEEDS, |seed| generic(seed, setting));
+                each_seed(|seed| generic(seed, setting));
             }
         )*
     };
@@ -370,20 +367,20 @@ fn speed(seed: u64, limit: Option<u64>) {
 /// See [`speed`].
 #[test]
 fn speed_without_snapshots() {
-    seeds(SEEDS, |seed| speed(seed, None));
+    each_seed(|seed| speed(seed, None));
 }
 
 /// See [`speed`].
 #[test]
 fn speed_with_snapshots() {
-    seeds(SEEDS, |seed| speed(seed, Some(LIMIT)));
+    each_seed(|seed| speed(seed, Some(LIMIT)));
 }
 
 /// Five clients append ten times each to one key over a network that loses messages: all 50 are
 /// there once, each client's in its order.
 #[test]
 fn unreliable_one_key() {
-    seeds(SEEDS, |seed| {
+    each_seed(|seed| {
         let setting = Setting {
             servers: 3,
             unreliable: true,
@@ -427,7 +424,7 @@ fn unreliable_one_key() {
 /// On a reliable and on an unreliable network.
 #[test]
 fn one_partition() {
-    seeds(SEEDS, |seed| {
+    each_seed(|seed| {
         for unreliable in [false, true] {
             let mut lab = lab(options(seed, &PLAIN), unreliable);
             let mut clerks = Clerks::new(&lab, 3, unreliable);
@@ -474,7 +471,7 @@ fn one_partition() {
 /// missed together with one other node. And the log stays short although it is silent.
 #[test]
 fn snapshot_rpc() {
-    seeds(SEEDS, |seed| {
+    each_seed(|seed| {
         let setting = Setting {
             servers: 3,
             limit: Some(LIMIT),
@@ -518,7 +515,7 @@ fn snapshot_rpc() {
 /// of one session, whatever was asked before.
 #[test]
 fn snapshot_size() {
-    seeds(SEEDS, |seed| {
+    each_seed(|seed| {
         let setting = Setting {
             servers: 3,
             limit: Some(LIMIT),
@@ -646,11 +643,11 @@ fn versioned_puts(seed: u64, keys: u64) {
 /// See [`versioned_puts`].
 #[test]
 fn versioned_puts_of_one_key() {
-    seeds(SEEDS, |seed| versioned_puts(seed, 1));
+    each_seed(|seed| versioned_puts(seed, 1));
 }
 
 /// See [`versioned_puts`].
 #[test]
 fn versioned_puts_of_100_keys() {
-    seeds(SEEDS, |seed| versioned_puts(seed, 100));
+    each_seed(|seed| versioned_puts(seed, 100));
 }

@@ -104,13 +104,15 @@ fn count_is_exact() {
 /// rest of the message, exactly.
 #[test]
 fn bytes_are_exact() {
-    let mut network = network(1);
-    for _ in 0..17 {
-        network.send(0, &message(CLIENT, SERVER, 284));
-        network.send(0, &message(SERVER, CLIENT, 107));
-    }
-    assert_eq!(network.sent_by(CLIENT).bytes, 17 * (284 + 32 + 64));
-    assert_eq!(network.sent_by(SERVER).bytes, 17 * (107 + 32 + 64));
+    each_seed(|seed| {
+        let mut network = network(seed);
+        for _ in 0..17 {
+            network.send(0, &message(CLIENT, SERVER, 284));
+            network.send(0, &message(SERVER, CLIENT, 107));
+        }
+        assert_eq!(network.sent_by(CLIENT).bytes, 17 * (284 + 32 + 64));
+        assert_eq!(network.sent_by(SERVER).bytes, 17 * (107 + 32 + 64));
+    });
 }
 
 /// 20 clients make 10 calls each; all arrive and are counted.
@@ -188,64 +190,68 @@ fn killed() {
 /// up to 100 ms.
 #[test]
 fn long_delays() {
-    for (long_delays, longest) in [(false, 100 * MILLISECOND), (true, 7 * SECOND)] {
-        let mut network = network(1);
-        network.options.reported = 1_000;
-        network.lab.long_delays = long_delays;
-        network.disconnect(SERVER);
-        let mut latest = 0;
-        for _ in 0..1_000 {
-            match network.send(0, &message(CLIENT, SERVER, 0)) {
-                Fate::Lost {
-                    reported_at: Some(at),
-                } => latest = latest.max(at),
-                fate => panic!("{fate:?}"),
+    each_seed(|seed| {
+        for (long_delays, longest) in [(false, 100 * MILLISECOND), (true, 7 * SECOND)] {
+            let mut network = network(seed);
+            network.options.reported = 1_000;
+            network.lab.long_delays = long_delays;
+            network.disconnect(SERVER);
+            let mut latest = 0;
+            for _ in 0..1_000 {
+                match network.send(0, &message(CLIENT, SERVER, 0)) {
+                    Fate::Lost {
+                        reported_at: Some(at),
+                    } => latest = latest.max(at),
+                    fate => panic!("{fate:?}"),
+                }
             }
+            assert!((longest / 2..=longest).contains(&latest), "{latest} us");
         }
-        assert!((longest / 2..=longest).contains(&latest), "{latest} us");
-    }
+    });
 }
 
 /// Two of three replies are 200 to 2,200 ms late, about 700 ms in the mean of those; requests are
 /// not.
 #[test]
 fn long_reordering() {
-    let mut network = network(1);
-    network.lab = LabSwitches {
-        long_reordering: true,
-        ..LabSwitches::default()
-    };
-    let reply = |network: &mut Network| {
-        let mut reply = message(SERVER, CLIENT, 0);
-        reply.message = Message::HeartbeatReply(raft_core::message::HeartbeatReply {
-            round: 0,
-            is_refilling: false,
-        });
-        match network.send(0, &reply) {
-            Fate::Arrives { at, .. } => at,
-            fate => panic!("{fate:?}"),
-        }
-    };
-    let delays: Vec<_> = (0..10_000).map(|_| reply(&mut network)).collect();
-    let late: Vec<_> = delays
-        .into_iter()
-        .filter(|at| *at >= 200 * MILLISECOND)
-        .collect();
-    assert!(
-        (6_500..6_850).contains(&late.len()),
-        "{} of 10,000 late",
-        late.len()
-    );
-    assert!(late.iter().all(|at| *at <= 2_200 * MILLISECOND));
-    let mean = late.iter().sum::<u64>() / late.len() as u64;
-    assert!(
-        (600..800).contains(&(mean / MILLISECOND)),
-        "{mean} us in the mean"
-    );
-    let Fate::Arrives { at, .. } = network.send(0, &message(CLIENT, SERVER, 0)) else {
-        panic!("a request is lost");
-    };
-    assert!(at < 100 * MILLISECOND);
+    each_seed(|seed| {
+        let mut network = network(seed);
+        network.lab = LabSwitches {
+            long_reordering: true,
+            ..LabSwitches::default()
+        };
+        let reply = |network: &mut Network| {
+            let mut reply = message(SERVER, CLIENT, 0);
+            reply.message = Message::HeartbeatReply(raft_core::message::HeartbeatReply {
+                round: 0,
+                is_refilling: false,
+            });
+            match network.send(0, &reply) {
+                Fate::Arrives { at, .. } => at,
+                fate => panic!("{fate:?}"),
+            }
+        };
+        let delays: Vec<_> = (0..10_000).map(|_| reply(&mut network)).collect();
+        let late: Vec<_> = delays
+            .into_iter()
+            .filter(|at| *at >= 200 * MILLISECOND)
+            .collect();
+        assert!(
+            (6_500..6_850).contains(&late.len()),
+            "{} of 10,000 late",
+            late.len()
+        );
+        assert!(late.iter().all(|at| *at <= 2_200 * MILLISECOND));
+        let mean = late.iter().sum::<u64>() / late.len() as u64;
+        assert!(
+            (600..800).contains(&(mean / MILLISECOND)),
+            "{mean} us in the mean"
+        );
+        let Fate::Arrives { at, .. } = network.send(0, &message(CLIENT, SERVER, 0)) else {
+            panic!("a request is lost");
+        };
+        assert!(at < 100 * MILLISECOND);
+    });
 }
 
 /// 100,000 calls take less than the 22 microseconds each, of real time, that the course names.

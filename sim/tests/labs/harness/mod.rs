@@ -16,4 +16,4 @@ pub(crate) use clerks::{Clerks, text};
 pub(crate) use counter::{DECREMENT, INCREMENT, counters, value_of};
 pub(crate) use lab::{Lab, MILLISECOND, SECOND, number};
 pub(crate) use recorder::recorders;
-pub(crate) use seeds::{each_seed, seeds};
+pub(crate) use seeds::each_seed;

@@ -1,6 +1,6 @@
 //! Runs a test over its seeds and says which one failed.
 
-/// Seeds of every test of Raft.
+/// Seeds of every test that has any.
 const SEEDS: u64 = 100;
 
 /// Says which seed is running when a test fails.
@@ -17,17 +17,12 @@ impl Drop for Announce {
 
 /// Runs a test over all seeds, or over the one in the environment.
 pub(crate) fn each_seed(test: impl Fn(u64)) {
-    seeds(SEEDS, test);
-}
-
-/// Runs a test over the first seeds only, or over the one in the environment.
-pub(crate) fn seeds(count: u64, test: impl Fn(u64)) {
     let seeds = match std::env::var("SEED") {
         Ok(seed) => {
             let seed = seed.parse().expect("SEED is a number");
             seed..=seed
         }
-        Err(_) => 1..=count,
+        Err(_) => 1..=SEEDS,
     };
     for seed in seeds {
         let announce = Announce(seed);
