@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use raft_core::{LoadedLog, LogStore, StorageError};
+use raft_core::{HardState, LoadedLog, LogId, LogStore, StorageError};
 use raft_storage::sim_disk::{Image, SimDisk};
 use raft_storage::{RecoveryReport, WalLogStore, WalOptions};
 
@@ -32,6 +32,55 @@ pub(crate) fn open(disk: &SimDisk) -> Result<(WalLogStore, RecoveryReport), Stor
     WalLogStore::open(Path::new(LOG_DIR), OWNER, options(disk))
 }
 
+/// As [`open`]; a damaged log is begun anew where its promises are certain.
+pub(crate) fn open_to_repair(
+    disk: &SimDisk,
+) -> Result<(WalLogStore, RecoveryReport), StorageError> {
+    let options = WalOptions {
+        repair: true,
+        ..options(disk)
+    };
+    WalLogStore::open(Path::new(LOG_DIR), OWNER, options)
+}
+
+/// A log that is to be filled again, and how far it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refilling {
+    hard_state: HardState,
+    pub(super) start: LogId,
+    pub(super) last: LogId,
+    pub(super) refill_to: LogId,
+}
+
+impl Refilling {
+    /// What was promised is kept, and what was acknowledged is missed.
+    pub(crate) fn check(&self, promised: &Model, case: &str) {
+        let (last, hard_state) = (promised.last(), promised.hard_state);
+        assert_eq!(
+            self.hard_state, hard_state,
+            "{case}: of another term or vote"
+        );
+        assert!(self.refill_to >= last, "{case}: {self:?}, it had {last}");
+        assert!(self.start <= promised.start, "{case}: {self:?}");
+    }
+}
+
+/// A store that is open: a log with all its entries, or one that is to be filled again.
+pub(crate) async fn whole_or_refilling(
+    store: &mut WalLogStore,
+) -> Result<Result<Model, Refilling>, StorageError> {
+    let loaded = store.load().await?;
+    let Some(refill_to) = loaded.refill_to else {
+        return contents(store).await.map(Ok);
+    };
+    Ok(Err(Refilling {
+        hard_state: loaded.hard_state,
+        start: loaded.start,
+        last: loaded.last,
+        refill_to,
+    }))
+}
+
 /// All that a store says it holds; each byte is read.
 pub(super) async fn contents(store: &mut WalLogStore) -> Result<Model, StorageError> {
     let loaded = store.load().await?;
@@ -51,9 +100,7 @@ pub(super) async fn contents(store: &mut WalLogStore) -> Result<Model, StorageEr
     })
 }
 
-pub(super) async fn newest_snapshot(
-    store: &WalLogStore,
-) -> Result<Option<raft_core::LogId>, StorageError> {
+pub(super) async fn newest_snapshot(store: &WalLogStore) -> Result<Option<LogId>, StorageError> {
     let snapshots = store.snapshots();
     let Some(latest) = snapshots.latest() else {
         return Ok(None);

@@ -12,6 +12,7 @@
 mod groups;
 mod judge;
 mod n4;
+mod repair;
 mod snapshot_bytes;
 mod steps;
 
@@ -25,7 +26,7 @@ use raft_storage::sim_disk::{Image, NameOrder, Operation, Random, Replay, SimDis
 use judge::{recover, write_on};
 use steps::random_steps;
 
-pub(crate) use judge::open;
+pub(crate) use judge::{open, open_to_repair, whole_or_refilling};
 pub(crate) use steps::{Model, Step, append, id, overwrite, parts, vote};
 
 /// Of how many different disks one is cut again while it is opened, and one is written on.

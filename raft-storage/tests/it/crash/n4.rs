@@ -6,7 +6,9 @@ use std::path::Path;
 use raft_core::{Index, LogStore, StorageError};
 use raft_storage::sim_disk::{Image, NameOrder, Random, SimDisk};
 
-use super::judge::{LOG_DIR, Recovered, contents, open, recover, write_on};
+use super::judge::{
+    LOG_DIR, Recovered, contents, open, open_to_repair, recover, whole_or_refilling, write_on,
+};
 use super::steps::{Model, Step, append, batch, id, overwrite, vote};
 
 fn empty_disk() -> SimDisk {
@@ -44,7 +46,7 @@ fn after(steps: &[Step]) -> Model {
 }
 
 /// What may be there when so many steps were acknowledged.
-fn allowed(steps: &[Step], acknowledged: usize) -> Vec<Model> {
+pub(super) fn allowed(steps: &[Step], acknowledged: usize) -> Vec<Model> {
     let model = after(&steps[..acknowledged]);
     match steps.get(acknowledged) {
         Some(step) => model.steps(step),
@@ -63,7 +65,7 @@ async fn written(steps: &[Step]) -> SimDisk {
 }
 
 /// Waits until a sync is held.
-async fn wait_for_sync(disk: &SimDisk) {
+pub(super) async fn wait_for_sync(disk: &SimDisk) {
     let began = std::time::Instant::now();
     while disk.syncs_waiting() == 0 {
         assert!(began.elapsed().as_secs() < 60, "nothing is synced");
@@ -124,6 +126,53 @@ async fn n4_a_bit_that_flips_in_the_middle_is_never_taken_for_an_end() {
             }
         }
     }
+}
+
+/// The version in the header page of a segment: a higher one is of a newer program, whatever the
+/// checksum of that program's page may be.
+const VERSION_BYTES: std::ops::Range<usize> = 8..12;
+
+#[tokio::test]
+async fn n4_every_byte_that_flips_leaves_a_log_whole_refilling_or_refused() {
+    let steps = steps();
+    let expected = after(&steps);
+    let seen = written(&steps).await.seen();
+    let (mut whole, mut refilling, mut refused) = (0, 0, 0);
+    for (name, bytes) in seen.files_in(Path::new(LOG_DIR)) {
+        if !name.to_string_lossy().ends_with(".wal") {
+            continue;
+        }
+        let path = Path::new(LOG_DIR).join(&name);
+        for position in 0..bytes.len() {
+            let case = format!("{} at {position}", name.display());
+            let disk = SimDisk::new(&seen);
+            disk.rot(&path, position, 1 << (position % 8)).unwrap();
+            let (mut store, _) = match open_to_repair(&disk) {
+                Ok(opened) => opened,
+                Err(StorageError::LostPromises { .. }) => {
+                    refused += 1;
+                    continue;
+                }
+                Err(StorageError::Foreign { .. }) if VERSION_BYTES.contains(&position) => continue,
+                Err(error) => panic!("{case}: {error}"),
+            };
+            match whole_or_refilling(&mut store).await.unwrap() {
+                Ok(model) => {
+                    whole += 1;
+                    assert!(model == expected, "{case}: {}", model.sketch());
+                }
+                Err(log) => {
+                    refilling += 1;
+                    log.check(&expected, &case);
+                }
+            }
+        }
+    }
+    println!("flips: {whole} logs are whole, {refilling} are refilling, {refused} are refused");
+    assert!(
+        refilling > 4_000 && refused > 4_000,
+        "most of it is something"
+    );
 }
 
 #[tokio::test]

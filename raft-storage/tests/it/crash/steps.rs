@@ -40,6 +40,12 @@ impl Model {
         self.entries.last().map_or(self.start, Entry::id)
     }
 
+    /// Whether the log is this one, whatever became of the snapshots.
+    pub(crate) fn is_the_log_of(&self, other: &Self) -> bool {
+        let of = |model: &Self| (model.hard_state, model.start);
+        of(self) == of(other) && self.entries == other.entries
+    }
+
     pub(crate) fn apply(&mut self, step: &Step) {
         *self = self
             .steps(step)

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use raft_storage::sim_disk::Image;
 
 /// Bytes of a segment's header page; records begin behind it.
-const PAGE_BYTES: usize = 4096;
+pub(super) const PAGE_BYTES: usize = 4096;
 const RECORD_HEADER_BYTES: usize = 48;
 /// Files do not grow above this, whatever the input says.
 const FILE_BYTES_MAX: usize = 64 << 10;
