@@ -2,9 +2,9 @@
 //! and vote are what they were, and how far the log is to be filled again is never forgotten.
 //!
 //! Method: synced data is damaged in many ways, a repair of each is recorded, and behind each of
-//! its operations all disks that a cut could leave are opened, or a sample. Some are cut again while
-//! they are opened, some are filled again to the end. The bound is a quarter of that of the other
-//! scenarios.
+//! its operations all disks that a cut could leave are opened, or a sample. Some are cut again
+//! while they are opened, some are filled again to the end. The bound is a quarter of that of the
+//! other scenarios.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
