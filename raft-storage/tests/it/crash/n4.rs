@@ -15,7 +15,7 @@ fn empty_disk() -> SimDisk {
     SimDisk::recorded(&Image::with_dir(Path::new("/node")))
 }
 
-/// Two segments and a bit.
+/// Two segments and a bit. Nothing repeats the last vote.
 fn steps() -> Vec<Step> {
     vec![
         vote(1, 3),
@@ -25,7 +25,8 @@ fn steps() -> Vec<Step> {
         append(2, 6, &[1_600, 30]),
         vote(3, 1),
         append(3, 8, &[2_500]),
-        append(3, 9, &[100, 9]),
+        vote(4, 2),
+        append(4, 9, &[100, 9]),
     ]
 }
 

@@ -29,7 +29,7 @@ const REFUSE_EACH: u64 = 3;
 /// Bytes between those that are flipped.
 const FLIP_EACH: usize = 401;
 
-/// Three segments, of which the first one begins before a snapshot.
+/// Three segments, of which the first one begins before a snapshot. Nothing repeats the last vote.
 fn steps() -> Vec<Step> {
     vec![
         vote(1, 3),
@@ -41,7 +41,8 @@ fn steps() -> Vec<Step> {
         vote(4, 2),
         append(4, 6, &[1_600, 30]),
         append(4, 8, &[2_500]),
-        append(4, 9, &[100, 9]),
+        vote(5, 1),
+        append(5, 9, &[100, 9]),
     ]
 }
 

@@ -50,7 +50,8 @@ static SOUND: LazyLock<Sound> = LazyLock::new(|| {
         append(2, 6, &[1_600, 30]),
         vote(3, 1),
         append(3, 8, &[2_500]),
-        append(3, 9, &[100, 9]),
+        vote(4, 2),
+        append(4, 9, &[100, 9]),
         Step::ReceiveSome(id(3, 30), 3),
     ];
     let disk = SimDisk::new(&Image::with_dir(Path::new("/node")));
