@@ -166,6 +166,32 @@ no_spare() {
     judge "ENOSPC for a spare segment, leader $victim: alive, exit 5 for writes, recovered" "$began"
 }
 
+# no_snapshot CALL ERROR: no snapshot can be written. That costs the snapshot and nothing else: the
+# node stays alive, keeps its log, leaves no litter, and writes one when the error does not come.
+no_snapshot() {
+    local victim pid at began=$SECONDS log said number files=()
+    victim=$(leader)
+    pid=$(pid_of "$victim")
+    at=$work/cluster/node-$victim/data/snapshots
+    log=$work/cluster/node-$victim/log
+    : >"$log"
+    for number in $(seq 0 2000); do files+=("$at/$number.tmp"); done
+    attach "$victim" "$work/trace" "$1" "$2" 1+ "${files[@]}"
+    write_for 8
+    wait_for 60 "a failed snapshot" grep -q "no snapshot this time" "$log" || fail "none failed"
+    said=$(grep -m 1 "no snapshot this time" "$log" | sed "s|$work/cluster/||; s/.*error=//")
+    wait "$writer" || fail "the writer failed"
+    "$FLOTILLA" put "after/$1" yes >/dev/null || fail "the cluster does not go on"
+    wait_for 5 "the file to go" no_litter "$at" || fail "litter: $(ls "$at")"
+    detach
+    : >"$log"
+    write_for 4
+    wait_for 60 "a snapshot" grep -q "snapshot taken" "$log" || fail "no snapshot is taken later"
+    is_same "$victim" "$pid" || fail "node $victim did not stay alive"
+    judge "$2 from $1 of a snapshot, leader $victim: alive, \"$said\", one taken later" "$began"
+}
+no_litter() { ! ls "$1" | grep -q '\.tmp$'; }
+
 # is_same ID PID: the node is the process that it was, and runs.
 is_same() { [ "$(pid_of "$1")" = "$2" ] && kill -0 "$2"; }
 
@@ -278,5 +304,8 @@ for error in EIO ENOSPC; do
     mapfile -t files < <(files_of "$victim" "$format")
     inject "$call" "$error" 40 "$victim" "${files[@]}"
 done
+no_snapshot pwrite64 EIO
+no_snapshot fdatasync EIO
+no_snapshot pwrite64 ENOSPC
 full_disk
 echo "storage faults: storage $storage, 0 acknowledged writes lost, $SECONDS s"

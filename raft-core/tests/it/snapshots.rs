@@ -259,15 +259,39 @@ async fn a_full_disk_refuses_a_transfer_and_takes_it_once_there_is_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_while_a_snapshot_is_written_ends_the_node() {
+async fn a_failed_write_costs_a_snapshot_and_the_log_keeps_what_it_would_have_stood_for() {
     let cluster = cluster_with(1, 50).await;
     cluster.leader().await;
     let node = &cluster.nodes[&1];
     node.disk.lock().unwrap().snapshots.fail_writes = true;
-    cluster.propose(1, 0..49).await;
-    let reason = soon("the node ends", node.handle.stopped()).await;
-    assert!(matches!(reason, StopReason::Storage(_)), "{reason}");
-    assert!(node.is_gone());
+    cluster.propose(1, 0..60).await;
+    let metrics = || node.handle.status().metrics;
+    eventually("it failed twice", || metrics().snapshots_failed == 2).await;
+    assert_eq!(metrics().snapshots_taken, 0);
+    assert_eq!(node.handle.status().log_start.index, Index(0));
+    cluster.propose(1, 60..61).await;
+    node.disk.lock().unwrap().snapshots.fail_writes = false;
+    eventually("it is taken", || metrics().snapshots_taken == 1).await;
+    eventually("compacted", || {
+        node.handle.status().log_start.index > Index(0)
+    })
+    .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_write_refuses_a_transfer_and_the_next_one_is_taken() {
+    let (cluster, _, follower) = with_one_far_behind(50).await;
+    let node = &cluster.nodes[&follower];
+    node.disk.lock().unwrap().snapshots.fail_writes = true;
+    cluster.network.heal();
+    let refusals = || cluster.network.snapshots(|s| s.refused.clone());
+    eventually("it is refused", || !refusals().is_empty()).await;
+    assert!(refusals()[0].contains("write"), "{:?}", refusals());
+    assert!(node.handle.status().metrics.snapshots_failed > 0);
+    node.disk.lock().unwrap().snapshots.fail_writes = false;
+    cluster.converges_to(60).await;
+    cluster.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

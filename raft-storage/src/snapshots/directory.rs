@@ -189,7 +189,16 @@ impl SnapshotDirectory {
             // A newer one came meanwhile, so this is an older one, and those go.
             return writer.discard();
         }
-        let descriptor = writer.finish()?;
+        let finished = writer.finish();
+        if finished.is_err() && before != Some(last) {
+            // It may have its name already, though that is not durable. Nobody hears of it, so it
+            // would only take room; the log was not compacted for its sake.
+            let named = self.path.join(file_name(last));
+            if self.disk.exists(&named).unwrap_or(true) {
+                self.clear_away(&named);
+            }
+        }
+        let descriptor = finished?;
         self.state().latest = Some(descriptor.clone());
         if let Some(before) = before.filter(|before| *before != last) {
             self.clear_away(&self.path.join(file_name(before)));

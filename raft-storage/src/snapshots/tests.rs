@@ -292,6 +292,70 @@ fn a_failure_of_any_operation_loses_nothing() {
 }
 
 #[test]
+fn a_failed_write_leaves_the_snapshot_before_it_and_no_litter() {
+    for step in [Step::Create(2), Step::Receive(2)] {
+        let mut failures = 0;
+        for operations in 0.. {
+            let disk = SimDisk::new(&base());
+            let directory = open_sim(&disk).unwrap();
+            Step::Create(1).run(&directory).unwrap();
+            disk.fail_after(operations, ErrorKind::Other);
+            let case = format!("{step:?}, operation {operations}");
+            if step.run(&directory).is_err() {
+                failures += 1;
+                assert_eq!(check(&disk, &directory, &case), Some(1));
+                step.run(&directory).unwrap();
+                assert_eq!(check(&disk, &directory, &case), Some(2));
+            }
+            if disk.will_fail() {
+                break;
+            }
+        }
+        assert!(failures > 5, "{failures}");
+    }
+}
+
+/// Receives a snapshot of several pages, or what is missing of it.
+fn receive_large(directory: &SnapshotDirectory) -> Result<SnapshotDescriptor, StorageError> {
+    let parts: Vec<Bytes> = (1..5).map(|byte| vec![byte; 9_000].into()).collect();
+    let mut hasher = SnapshotHasher::new();
+    parts.iter().for_each(|part| hasher.add(part));
+    let announced = hasher.descriptor(descriptor(2).meta);
+    let mut writer = directory.receive(&announced)?;
+    write(&mut writer, &parts)?;
+    directory.finish(writer)
+}
+
+#[test]
+fn nothing_that_a_failed_sync_lost_is_counted_on_when_it_is_received_again() {
+    let mut failures = 0;
+    for syncs in 0.. {
+        let disk = SimDisk::new(&base());
+        let directory = open_sim(&disk).unwrap();
+        disk.fail_sync_after(syncs);
+        let mut received = receive_large(&directory);
+        if received.is_err() {
+            failures += 1;
+            received = receive_large(&directory);
+        }
+        let received = received.unwrap();
+        let cuts = disk.power_cuts(NameOrder::AsMade, 8, &mut Random::new(3));
+        for image in cuts.images {
+            let directory = open_sim(&SimDisk::new(&image)).unwrap();
+            let file = directory.open_file(received.meta.last).unwrap();
+            let mut at = file.first();
+            while let Some((_, next)) = file.part(at).unwrap() {
+                at = next;
+            }
+        }
+        if disk.will_fail() {
+            break;
+        }
+    }
+    assert!(failures > 0, "{failures}");
+}
+
+#[test]
 fn the_disk_may_be_full_for_a_while() {
     let disk = SimDisk::new(&base());
     let directory = open_sim(&disk).unwrap();

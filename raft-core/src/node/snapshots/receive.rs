@@ -2,8 +2,8 @@
 //! durable, the protocol hears of it. What came before a transfer broke is kept by the store, and
 //! the next transfer of the same snapshot goes on behind it.
 //!
-//! A disk that is full refuses the transfer; any other failure of the store ends the node. What a
-//! peer does never ends it.
+//! A disk that is full or fails refuses the transfer, and its sender tries again. A store that is
+//! not what it should be ends the node. What a peer does never ends it.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -157,7 +157,7 @@ impl ReceiveTask {
             Ended::Refused(stream, why) => {
                 metrics.snapshots_failed.increment();
                 let count = metrics.snapshots_failed.value();
-                // The sender tries again and again, for as long as the disk is full.
+                // The sender tries again and again, for as long as the disk refuses.
                 if count.is_power_of_two() {
                     tracing::warn!(%from, %descriptor, why, count, "snapshot refused");
                 }
@@ -324,6 +324,7 @@ impl ReceiveTask {
 fn refused(stream: Box<dyn SnapshotStream>, error: StorageError) -> Result<Ended, StorageError> {
     match error {
         StorageError::Full { .. }
+        | StorageError::Io { .. }
         | StorageError::NoSnapshot(_)
         | StorageError::SnapshotMismatch { .. } => Ok(Ended::Refused(stream, error.to_string())),
         error => Err(error),

@@ -1,5 +1,6 @@
 //! Writes images of this node's own state, one at a time, while the node goes on. A disk that is
-//! full costs this snapshot and nothing else; any other failure ends the node.
+//! full or refuses costs this snapshot and nothing else: nobody was told of it, and the log keeps
+//! what it would have stood for. A store that is not what it should be ends the node.
 
 use std::sync::Arc;
 
@@ -69,7 +70,7 @@ impl TakeTask {
         let last = image.meta.last;
         let taken = match self.write(image).await {
             Ok(taken) => taken,
-            Err(WriteError::Disk(error)) if is_no_room(&error) => {
+            Err(WriteError::Disk(error)) if is_bearable(&error) => {
                 tracing::warn!(%last, %error, "no snapshot this time");
                 None
             }
@@ -136,10 +137,11 @@ impl From<StateMachineError> for WriteError {
     }
 }
 
-/// Whether the store is well, and only has no place for this snapshot.
-fn is_no_room(error: &StorageError) -> bool {
+/// Whether only this snapshot is lost. Its file is given up and the next one begins with a new
+/// file, so nothing rests on what a failed call has left behind.
+fn is_bearable(error: &StorageError) -> bool {
     matches!(
         error,
-        StorageError::Full { .. } | StorageError::NoSnapshot(_)
+        StorageError::Full { .. } | StorageError::Io { .. } | StorageError::NoSnapshot(_)
     )
 }
