@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 use quic_link::{
     CLOSE_REFUSED, Credentials, Endpoint, EndpointOptions, Identity, Link, LinkLimits, Role,
 };
-use raft_core::{Index, Node, NodeId, RaftHandle, StateMachine, StopReason, Transport};
+use raft_core::{
+    Index, Node, NodeId, RaftHandle, StateMachine, StopReason, StorageError, Transport,
+};
 use raft_transport::{LocalPeer, MemoryNetwork, PeerAddress, QuicOptions, QuicTransport};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -27,6 +29,7 @@ use crate::config::{NodeConfig, StateKind, StorageKind, TransportKind};
 use crate::files;
 use crate::handler::Service;
 use crate::identity::{DataDirectory, Owner};
+use crate::inspect;
 use crate::server;
 pub use crate::start_error::{StartError, stop_exit_code};
 
@@ -408,12 +411,29 @@ async fn open_log(directory: &DataDirectory, config: &NodeConfig) -> Result<Open
     let owner = directory.owner();
     let opening = log::Opening {
         is_first_start: directory.boot() == 0,
-        // Whoever was never alone has somebody who may refill a damaged log.
+        // Whoever did not begin alone has somebody who may refill a damaged log.
         has_others: config.members.iter().count() != 1,
         segment_bytes: config.segment_bytes,
     };
+    let config = config.clone();
     // Reading a long log takes a while; the runtime's threads have other nodes to serve.
-    tokio::task::spawn_blocking(move || log::open(storage, &path, owner, opening))
+    let open = move || match log::open(storage, &path, owner, opening) {
+        // Whoever began alone may have peers by now; what is left of its disk may tell.
+        Err(damage @ StorageError::Damaged { .. }) if !opening.has_others => {
+            let members = inspect::known_members(&config, owner, storage);
+            if members.is_ok_and(|members| !inspect::is_alone(owner.node, &members)) {
+                let has_others = true;
+                let opening = log::Opening {
+                    has_others,
+                    ..opening
+                };
+                return log::open(storage, &path, owner, opening);
+            }
+            Err(damage)
+        }
+        opened => opened,
+    };
+    tokio::task::spawn_blocking(open)
         .await
         .map_err(|error| StartError::Panicked(error.to_string()))?
         .map_err(StartError::Storage)

@@ -184,6 +184,24 @@ pub enum InspectError {
     Memory(PathBuf),
 }
 
+/// Who belongs to the cluster as far as the disk of a node says, whose log may be damaged; those of
+/// its configuration where it does not say. Blocks its thread, and reads all of the disk.
+pub(crate) fn known_members(
+    config: &NodeConfig,
+    owner: Owner,
+    storage: StorageKind,
+) -> Result<Membership, InspectError> {
+    let path = &config.data;
+    let snapshots = inspect_snapshots(&path.join("snapshots"), &wal_owner(owner))?;
+    let log = inspect_log(path, &log_path(path, storage), storage, owner, &snapshots)?;
+    Ok(membership(&log, &snapshots, Some(&config.members)))
+}
+
+/// Whether nobody else can have what this node lost.
+pub(crate) fn is_alone(node: NodeId, members: &Membership) -> bool {
+    members.voters().eq([node])
+}
+
 fn look_at(
     path: &Path,
     expected: Option<(Owner, &NodeConfig)>,
@@ -365,7 +383,7 @@ fn membership(
 }
 
 fn problem(finding: Finding, cause: Cause, node: NodeId, membership: &Membership) -> Problem {
-    let is_alone = membership.voters().eq([node]);
+    let is_alone = is_alone(node, membership);
     let meaning = match cause {
         Cause::Store(FindingKind::TornTail) => Meaning::TornTail,
         Cause::Store(FindingKind::Leftover) => Meaning::Leftover,

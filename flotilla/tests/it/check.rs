@@ -251,6 +251,45 @@ fn damage_that_the_leader_can_make_up_for_is_told_and_then_made_up_for() {
 }
 
 #[test]
+fn a_node_that_began_alone_is_refilled_once_it_has_peers() {
+    let (dir, at) = stopped(1);
+    let mut cluster = Cluster::start_in(&at, &[]);
+    for id in ["2", "3"] {
+        let address = format!("127.0.0.1:{}", base_port());
+        cluster.run(["member", "add", id, &address]).expect(0);
+        cluster.run(["member", "promote", id, "--wait"]).expect(0);
+    }
+    let first = |cluster: &Cluster| cluster.run(["status", "--json"]).json()["nodes"][0].clone();
+    let grown = first(&cluster)["last_index"].as_u64();
+    let file = dir.path().join("keys.ndjson");
+    cluster.run(["import".as_ref(), file.as_os_str()]).expect(0);
+    wait_until("a snapshot with all members, and entries behind it", || {
+        cluster.run(["put", "one", "more"]).expect(0);
+        let node = first(&cluster);
+        let snapshot = node["snapshot_index"].as_u64();
+        snapshot >= grown && node["last_index"].as_u64() > snapshot
+    });
+    assert_eq!(cluster.terminate().code(), Some(0));
+    let node = at.join("node-1");
+    let config = fs::read_to_string(node.join("node.toml")).expect("made");
+    assert_eq!(config.matches("[[members]]").count(), 1, "{config}");
+
+    let (segment, end) = newest_segment(&node);
+    flip(&segment, (4096 + end) / 2);
+    let damaged = report(&node, 1);
+    let meaning = &only_finding(&damaged)["meaning"];
+    assert_eq!(meaning, "refilled-by-leader", "{damaged:#}");
+    let mut cluster = Cluster::start_in(&at, &[]);
+    wait_until("node 1 to be whole", || {
+        let status = cluster.run(["status", "--json"]).json();
+        let applied = |node: usize| status["nodes"][node]["applied"].as_u64();
+        applied(0) > grown && applied(0) == applied(1) && applied(0) == applied(2)
+    });
+    assert_eq!(cluster.terminate().code(), Some(0));
+    assert!(report(&node, 0)["refill_to"].is_null());
+}
+
+#[test]
 fn every_damaged_place_is_told() {
     let (_dir, at) = stopped(3);
     let node = at.join("node-1");
