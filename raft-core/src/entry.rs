@@ -71,6 +71,64 @@ pub struct Entry {
     payload: Bytes,
 }
 
+/// What the first [`ENTRY_HEADER_BYTES`] of an encoded entry say. Whether that is true shows only
+/// with the payload: see [`EntryHead::checksum_before_payload`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryHead {
+    /// The identity.
+    pub id: LogId,
+    /// What the entry is for.
+    pub kind: EntryKind,
+    /// Bytes of the payload that follows, at most [`ENTRY_PAYLOAD_BYTES_MAX`].
+    pub payload_bytes: usize,
+    /// The checksum that header and payload should have.
+    pub checksum: u32,
+    before_payload: u32,
+}
+
+impl EntryHead {
+    /// Reads a header by itself.
+    ///
+    /// # Errors
+    /// When version, kind or length are none that an entry has.
+    pub fn decode(header: &[u8; ENTRY_HEADER_BYTES]) -> Result<Self, EntryDecodeError> {
+        let mut fields = &header[..];
+        let version = fields.get_u8();
+        if version != VERSION {
+            return Err(EntryDecodeError::Version(version));
+        }
+        let kind_byte = fields.get_u8();
+        let kind = EntryKind::from_byte(kind_byte).ok_or(EntryDecodeError::Kind(kind_byte))?;
+        let _zero = fields.get_u16_le();
+        let payload_bytes = fields.get_u32_le() as usize;
+        let index = Index(fields.get_u64_le());
+        let term = Term(fields.get_u64_le());
+        if payload_bytes > ENTRY_PAYLOAD_BYTES_MAX {
+            return Err(EntryDecodeError::Length(payload_bytes));
+        }
+        Ok(Self {
+            id: LogId::new(term, index),
+            kind,
+            payload_bytes,
+            checksum: fields.get_u32_le(),
+            before_payload: crc32c::crc32c(&header[..CHECKED_HEADER_BYTES]),
+        })
+    }
+
+    /// Bytes of the encoded entry: header and payload.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        ENTRY_HEADER_BYTES + self.payload_bytes
+    }
+
+    /// What the checksum of the entry goes on from: `crc32c_append` of this and the payload gives
+    /// [`EntryHead::checksum`] where the entry is undamaged.
+    #[must_use]
+    pub fn checksum_before_payload(&self) -> u32 {
+        self.before_payload
+    }
+}
+
 /// Bytes that are not an encoded entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -179,47 +237,25 @@ impl Entry {
     /// # Errors
     /// When the front of `bytes` is not one whole, undamaged entry; `bytes` is then unspecified.
     pub fn decode(bytes: &mut Bytes) -> Result<Self, EntryDecodeError> {
-        if bytes.len() < ENTRY_HEADER_BYTES {
-            return Err(EntryDecodeError::Short {
-                have: bytes.len(),
-                need: ENTRY_HEADER_BYTES,
-            });
-        }
-        let mut fields = bytes.slice(..ENTRY_HEADER_BYTES);
-        let version = fields.get_u8();
-        if version != VERSION {
-            return Err(EntryDecodeError::Version(version));
-        }
-        let kind_byte = fields.get_u8();
-        let kind = EntryKind::from_byte(kind_byte).ok_or(EntryDecodeError::Kind(kind_byte))?;
-        let _zero = fields.get_u16_le();
-        let length = fields.get_u32_le() as usize;
-        let index = Index(fields.get_u64_le());
-        let term = Term(fields.get_u64_le());
-        let stored = fields.get_u32_le();
-        if length > ENTRY_PAYLOAD_BYTES_MAX {
-            return Err(EntryDecodeError::Length(length));
-        }
-        let need = ENTRY_HEADER_BYTES + length;
+        let short = |have, need| EntryDecodeError::Short { have, need };
+        let Some(header) = bytes.first_chunk::<ENTRY_HEADER_BYTES>() else {
+            return Err(short(bytes.len(), ENTRY_HEADER_BYTES));
+        };
+        let head = EntryHead::decode(header)?;
+        let (id, stored, need) = (head.id, head.checksum, head.encoded_len());
         if bytes.len() < need {
-            return Err(EntryDecodeError::Short {
-                have: bytes.len(),
-                need,
-            });
+            return Err(short(bytes.len(), need));
         }
-        let id = LogId::new(term, index);
-        let found = checksum(
-            &bytes[..CHECKED_HEADER_BYTES],
-            &bytes[ENTRY_HEADER_BYTES..need],
-        );
+        let payload = &bytes[ENTRY_HEADER_BYTES..need];
+        let found = crc32c::crc32c_append(head.checksum_before_payload(), payload);
         if found != stored {
             return Err(EntryDecodeError::Checksum { id, found, stored });
         }
         bytes.advance(ENTRY_HEADER_BYTES);
-        let payload = bytes.split_to(length);
+        let payload = bytes.split_to(head.payload_bytes);
         Ok(Self {
             id,
-            kind,
+            kind: head.kind,
             checksum: stored,
             payload,
         })

@@ -111,7 +111,7 @@ pub mod transport;
 pub mod types;
 
 pub use config::{Config, ConfigError, Limits, ReadPolicy, SnapshotPolicy, Timing};
-pub use entry::{Entry, EntryDecodeError, EntryKind};
+pub use entry::{Entry, EntryDecodeError, EntryHead, EntryKind};
 pub use error::{
     ChangeError, ProposeError, ReadError, Refusal, StateMachineError, StopReason, StorageError,
     TransferError,

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use raft_core::{GroupId, LogId, StorageError};
+use raft_core::{Entry, EntryKind, GroupId, LogId, StorageError};
 
+use super::index::Placed;
 use super::promises::Promises;
-use super::record::{RecordHeader, RecordKind, SEAL_BYTES, record_bytes};
+use super::record::{RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEAL_BYTES, record_bytes};
 use super::recovery::Tail;
 use super::room::Room;
+use super::run::{RUN_BYTES_MAX, padded};
 use super::segment::{HEADER_BYTES, SealMark, SegmentHeader, SegmentRef, VERSION, file_name};
 use super::shared::Shared;
 use crate::errors::io_error;
@@ -90,47 +92,102 @@ impl ActiveSegment {
         self.end > self.file_bytes / 2
     }
 
-    /// Adds a record, whose payload comes in two parts. Where it begins in the file.
-    pub(super) fn stage(
-        &mut self,
-        record: Staged,
-        payload: [&[u8]; 2],
-    ) -> Result<u64, StorageError> {
+    /// How many of these entries the next record can have: those that fit in a run and in the
+    /// segment.
+    pub(super) fn run_length(&self, entries: &[Entry]) -> usize {
+        let mut bytes = 0;
+        let fits = |entry: &&Entry| {
+            let end = bytes + entry.encoded_len();
+            let is_one_run = bytes == 0 || end <= RUN_BYTES_MAX;
+            bytes = padded(end);
+            is_one_run && self.has_room(end)
+        };
+        entries.iter().take_while(fits).count()
+    }
+
+    /// Adds a record that has no entries. Where it begins in the file.
+    pub(super) fn stage(&mut self, record: Staged, payload: &[u8]) -> Result<u64, StorageError> {
         let offset = self.end;
         if record.kind == RecordKind::HardState && self.segment.frame.has_groups {
             self.states = self.states.wrapping_add(1);
         }
-        let (header, _) = self
-            .record_header(record, payload)
-            .encode(self.segment.frame.seed);
-        self.end += record_bytes(payload[0].len() + payload[1].len());
+        let header = self.record_header(record, payload.len(), crc32c::crc32c(payload));
+        let (header, _) = header.encode(self.segment.frame.seed);
         self.staged.extend_from_slice(&header);
-        self.staged.extend_from_slice(payload[0]);
-        if payload[1].len() < DIRECT_BYTES_MIN {
-            self.staged.extend_from_slice(payload[1]);
-            let padded = usize::try_from(self.end - self.written).expect("staged in memory");
-            self.staged.resize(padded, 0);
-            if self.staged.len() >= STAGED_BYTES_MAX {
-                self.write()?;
-            }
-        } else {
-            self.write()?;
-            self.file.write_at(payload[1], self.written)?;
-            self.written = self.end; // The padding is zeros, which are there.
-        }
+        self.staged.extend_from_slice(payload);
+        self.end_record(payload.len())?;
         Ok(offset)
     }
 
-    fn record_header(&self, record: Staged, payload: [&[u8]; 2]) -> RecordHeader {
-        let payload_bytes = payload[0].len() + payload[1].len();
-        let checksum = crc32c::crc32c(payload[0]);
+    /// Adds a record with these entries, of which there are no more than
+    /// [`ActiveSegment::run_length`] says.
+    pub(super) fn stage_run(
+        &mut self,
+        record: Staged,
+        entries: &[Entry],
+    ) -> Result<PlacedRecord, StorageError> {
+        let offset = self.end;
+        let begun = self.staged.len();
+        let mut headers_checksum = 0;
+        let mut places = Vec::with_capacity(entries.len());
+        self.staged.resize(begun + RECORD_HEADER_BYTES, 0);
+        for entry in entries {
+            let bytes = padded(self.staged.len() - begun);
+            self.staged.resize(begun + bytes, 0);
+            places.push(Placed {
+                id: entry.id(),
+                offset: offset + bytes as u64,
+                encoded_bytes: u32::try_from(entry.encoded_len()).expect("far below 4 GiB"),
+                is_membership: entry.kind() == EntryKind::Membership,
+            });
+            let header = entry.header();
+            headers_checksum = crc32c::crc32c_append(headers_checksum, &header);
+            self.staged.extend_from_slice(&header);
+            if is_small(entry) {
+                self.staged.extend_from_slice(entry.payload());
+            }
+        }
+        let large = entries.first().filter(|entry| !is_small(entry));
+        let payload_bytes = self.staged.len() - begun - RECORD_HEADER_BYTES
+            + large.map_or(0, |entry| entry.payload().len());
+        let header = self.record_header(record, payload_bytes, headers_checksum);
+        let (header, _) = header.encode(self.segment.frame.seed);
+        self.staged[begun..begun + RECORD_HEADER_BYTES].copy_from_slice(&header);
+        if let Some(entry) = large {
+            self.write()?;
+            self.file.write_at(entry.payload(), self.written)?;
+            self.end += record_bytes(payload_bytes);
+            self.written = self.end; // The padding is zeros, which are there.
+        } else {
+            self.end_record(payload_bytes)?;
+        }
+        Ok(PlacedRecord {
+            segment: Arc::clone(&self.segment),
+            offset,
+            payload_bytes: u32::try_from(payload_bytes).expect("far below 4 GiB"),
+            entries: places,
+        })
+    }
+
+    /// A record was staged with a payload of so many bytes.
+    fn end_record(&mut self, payload_bytes: usize) -> Result<(), StorageError> {
+        self.end += record_bytes(payload_bytes);
+        let padded = usize::try_from(self.end - self.written).expect("staged in memory");
+        self.staged.resize(padded, 0);
+        if self.staged.len() >= STAGED_BYTES_MAX {
+            self.write()?;
+        }
+        Ok(())
+    }
+
+    fn record_header(&self, record: Staged, payload_bytes: usize, checksum: u32) -> RecordHeader {
         RecordHeader {
             kind: record.kind,
             group: record.group,
             states: self.states,
             batch_end: record.batch_end,
             payload_bytes: u32::try_from(payload_bytes).expect("an entry is far below 4 GiB"),
-            payload_checksum: crc32c::crc32c_append(checksum, payload[1]),
+            payload_checksum: checksum,
             id: record.id,
             synced_to: self.synced,
         }
@@ -174,7 +231,7 @@ impl ActiveSegment {
             id: last,
             batch_end: true,
         };
-        self.stage(witness, [&[], &[]])?;
+        self.stage(witness, &[])?;
         self.sync()?;
         self.witnessed = true;
         Ok(())
@@ -189,12 +246,26 @@ impl ActiveSegment {
             id: last,
             batch_end: false,
         };
-        let header = self.record_header(seal, [&[], &[]]);
+        let header = self.record_header(seal, 0, 0);
         let (_, checksum) = header.encode(self.segment.frame.seed);
-        let offset = self.stage(seal, [&[], &[]])?;
+        let offset = self.stage(seal, &[])?;
         self.sync()?;
         Ok(SealMark { offset, checksum })
     }
+}
+
+/// Whether the payload goes with others.
+fn is_small(entry: &Entry) -> bool {
+    entry.payload().len() < DIRECT_BYTES_MIN
+}
+
+/// A record with entries that was staged.
+#[derive(Debug)]
+pub(super) struct PlacedRecord {
+    pub(super) segment: Arc<SegmentRef>,
+    pub(super) offset: u64,
+    pub(super) payload_bytes: u32,
+    pub(super) entries: Vec<Placed>,
 }
 
 /// A record to be written, but for its payload.
@@ -346,8 +417,8 @@ impl SegmentFactory {
                 batch_end: beginning.batch_end,
             };
             let state = record(RecordKind::HardState, known.last);
-            active.stage(state, [&promises[..length], &[]])?;
-            active.stage(record(RecordKind::Start, known.start), [&[], &[]])?;
+            active.stage(state, &promises[..length])?;
+            active.stage(record(RecordKind::Start, known.start), &[])?;
         }
         active.sync()?;
         active.witnessed = true; // By the header page.

@@ -1,5 +1,5 @@
-//! Where each entry stands: 8 bytes of memory per entry, grouped by segment, so that old segments
-//! can be dropped whole. Also plans which pieces of which files a read needs.
+//! Where each entry stands: 8 bytes of memory per entry and 16 per record, grouped by segment, so
+//! that old segments can be dropped whole. Also plans which pieces of which files a read needs.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -31,16 +31,30 @@ struct Chunk {
     segment: Arc<SegmentRef>,
     first: Index,
     places: Vec<Place>,
+    /// The records that they are in. The first entries of the first one, and the last ones of any,
+    /// may not be held.
+    runs: Vec<Run>,
 }
 
+/// Offsets are in units of the alignment of records, so that 32 GiB can be named.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    /// Offset of the record in units of its alignment, so that 32 GiB can be named.
+    /// Of the entry.
     offset_units: u32,
     encoded_bytes: u32,
 }
 
-/// One entry and where its record stands.
+/// A record with consecutive entries.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    /// The first entry in it.
+    first: Index,
+    /// Of the record.
+    offset_units: u32,
+    payload_bytes: u32,
+}
+
+/// One entry and where it stands itself, in the payload of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Placed {
     pub(super) id: LogId,
@@ -49,18 +63,42 @@ pub(super) struct Placed {
     pub(super) is_membership: bool,
 }
 
+/// All entries of one record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PlacedRun<'a> {
+    /// Where the record begins.
+    pub(super) offset: u64,
+    pub(super) payload_bytes: u32,
+    pub(super) entries: &'a [Placed],
+}
+
+/// A record to be read, and how many of its entries are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PlannedRun {
+    pub(super) offset: u64,
+    pub(super) payload_bytes: u32,
+    pub(super) entries: usize,
+}
+
 /// Consecutive entries that one read of one file brings in.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Stretch {
     pub(super) segment: Arc<SegmentRef>,
     pub(super) offset: u64,
     pub(super) bytes: u64,
+    pub(super) records: Vec<PlannedRun>,
+    /// Those of all records, in order.
     pub(super) entries: Vec<Placed>,
 }
 
-impl Place {
-    fn offset(self) -> u64 {
-        u64::from(self.offset_units) * RECORD_ALIGNMENT
+impl Run {
+    /// The record, of which no entry is wanted yet.
+    fn planned(self) -> PlannedRun {
+        PlannedRun {
+            offset: offset(self.offset_units),
+            payload_bytes: self.payload_bytes,
+            entries: 0,
+        }
     }
 }
 
@@ -72,6 +110,12 @@ impl Chunk {
     fn place(&self, index: Index) -> Option<Place> {
         let position = index.0.checked_sub(self.first.0)?;
         self.places.get(usize::try_from(position).ok()?).copied()
+    }
+
+    /// The records from the one on that has the entry at `index`, which is held.
+    fn runs_from(&self, index: Index) -> &[Run] {
+        let begun = self.runs.partition_point(|run| run.first <= index);
+        &self.runs[begun.saturating_sub(1)..]
     }
 }
 
@@ -121,6 +165,8 @@ impl LogIndex {
                 self.log_bytes -= u64::from(place.encoded_bytes);
             }
             if !chunk.places.is_empty() {
+                let kept = chunk.runs.partition_point(|run| run.first < from);
+                chunk.runs.truncate(kept);
                 break;
             }
             self.chunks.pop();
@@ -144,31 +190,59 @@ impl LogIndex {
             chunk.places.drain(..dropped);
             chunk.places.shrink_to_fit();
             chunk.first = chunk.first.max(first);
+            let gone = chunk.runs.len() - chunk.runs_from(chunk.first).len();
+            chunk.runs.drain(..gone);
+            chunk.runs.shrink_to_fit();
         }
     }
 
-    /// Adds an entry of `segment`, or says why it does not follow the last one.
-    pub(super) fn push(&mut self, segment: &Arc<SegmentRef>, placed: Placed) -> Result<(), String> {
-        let offset_units = u32::try_from(placed.offset / RECORD_ALIGNMENT)
-            .map_err(|_| format!("offset {} is too large", placed.offset))?;
-        self.outline.push(placed.id)?;
-        let place = Place {
-            offset_units,
-            encoded_bytes: placed.encoded_bytes,
+    /// Adds the entries of a record in `segment`, or says why they do not follow the last one.
+    pub(super) fn push(
+        &mut self,
+        segment: &Arc<SegmentRef>,
+        run: &PlacedRun<'_>,
+    ) -> Result<(), String> {
+        let Some(first) = run.entries.first() else {
+            return Ok(());
         };
-        match self.chunks.last_mut() {
-            Some(chunk) if Arc::ptr_eq(&chunk.segment, segment) => chunk.places.push(place),
-            _ => self.chunks.push(Chunk {
-                segment: Arc::clone(segment),
-                first: placed.id.index,
-                places: vec![place],
-            }),
+        let offset_units = units(run.offset)?;
+        for placed in run.entries {
+            self.outline.push(placed.id)?;
         }
-        self.log_bytes += u64::from(placed.encoded_bytes);
-        if placed.is_membership {
-            self.memberships.push(placed.id.index);
+        let chunk = self.chunk_in(segment, first.id.index);
+        chunk.runs.push(Run {
+            first: first.id.index,
+            offset_units,
+            payload_bytes: run.payload_bytes,
+        });
+        chunk.places.reserve(run.entries.len());
+        for placed in run.entries {
+            chunk.places.push(Place {
+                offset_units: units(placed.offset)?,
+                encoded_bytes: placed.encoded_bytes,
+            });
+        }
+        for placed in run.entries {
+            self.log_bytes += u64::from(placed.encoded_bytes);
+            if placed.is_membership {
+                self.memberships.push(placed.id.index);
+            }
         }
         Ok(())
+    }
+
+    /// The entries in `segment`, which is that of the last one, or a new one that `first` opens.
+    fn chunk_in(&mut self, segment: &Arc<SegmentRef>, first: Index) -> &mut Chunk {
+        let is_last = |chunk: &Chunk| Arc::ptr_eq(&chunk.segment, segment);
+        if !self.chunks.last().is_some_and(is_last) {
+            self.chunks.push(Chunk {
+                segment: Arc::clone(segment),
+                first,
+                places: Vec::new(),
+                runs: Vec::new(),
+            });
+        }
+        self.chunks.last_mut().expect("one was pushed")
     }
 
     /// The pieces to read for `range`: as many entries as fit in `bytes_max`, at least one.
@@ -196,6 +270,7 @@ impl LogIndex {
             .partition_point(|chunk| chunk.end() <= range.start);
         for chunk in &self.chunks[begun..] {
             let mut index = chunk.first.max(range.start);
+            let mut runs = chunk.runs_from(index).iter().peekable();
             while let Some(place) = chunk.place(index).filter(|_| index < range.end) {
                 if !fits_read(taken, place.encoded_bytes as usize, bytes_max) {
                     return Ok(stretches);
@@ -204,11 +279,14 @@ impl LogIndex {
                 let term = self.outline.term_at(index).unwrap_or(Term(0));
                 let placed = Placed {
                     id: LogId::new(term, index),
-                    offset: place.offset(),
+                    offset: offset(place.offset_units),
                     encoded_bytes: place.encoded_bytes,
                     is_membership: self.memberships.binary_search(&index).is_ok(),
                 };
-                extend(&mut stretches, &chunk.segment, placed);
+                if let Some(run) = runs.next_if(|run| run.first <= index) {
+                    extend(&mut stretches, &chunk.segment, run.planned());
+                }
+                take(&mut stretches, placed);
                 index = index.next();
             }
         }
@@ -221,24 +299,45 @@ fn encoded_bytes(places: &[Place]) -> u64 {
     lengths.sum()
 }
 
-fn extend(stretches: &mut Vec<Stretch>, segment: &Arc<SegmentRef>, placed: Placed) {
-    let length = record_bytes(placed.encoded_bytes as usize);
+fn offset(units: u32) -> u64 {
+    u64::from(units) * RECORD_ALIGNMENT
+}
+
+fn units(offset: u64) -> Result<u32, String> {
+    let units = u32::try_from(offset / RECORD_ALIGNMENT);
+    units.map_err(|_| format!("offset {offset} is too large"))
+}
+
+/// One more record is read, together with the one before it where they are near each other.
+fn extend(stretches: &mut Vec<Stretch>, segment: &Arc<SegmentRef>, run: PlannedRun) {
+    let length = record_bytes(run.payload_bytes as usize);
     if let Some(stretch) = stretches.last_mut()
         && Arc::ptr_eq(&stretch.segment, segment)
-        && placed.offset - (stretch.offset + stretch.bytes) <= GAP_BYTES_MAX
-        && placed.offset + length - stretch.offset <= STRETCH_BYTES_MAX
+        && run.offset - (stretch.offset + stretch.bytes) <= GAP_BYTES_MAX
+        && run.offset + length - stretch.offset <= STRETCH_BYTES_MAX
     {
-        stretch.bytes = placed.offset + length - stretch.offset;
-        stretch.entries.push(placed);
+        stretch.bytes = run.offset + length - stretch.offset;
+        stretch.records.push(run);
         return;
     }
-    debug_assert!(length >= RECORD_HEADER_BYTES as u64);
     stretches.push(Stretch {
         segment: Arc::clone(segment),
-        offset: placed.offset,
+        offset: run.offset,
         bytes: length,
-        entries: vec![placed],
+        records: vec![run],
+        entries: Vec::new(),
     });
+}
+
+/// One more entry of the last record is wanted.
+fn take(stretches: &mut [Stretch], placed: Placed) {
+    let Some(stretch) = stretches.last_mut() else {
+        return;
+    };
+    if let Some(run) = stretch.records.last_mut() {
+        run.entries += 1;
+        stretch.entries.push(placed);
+    }
 }
 
 #[cfg(test)]
@@ -253,6 +352,7 @@ mod tests {
             frame: Frame {
                 seed: 0,
                 has_groups: true,
+                has_runs: true,
             },
         })
     }
@@ -264,6 +364,29 @@ mod tests {
             encoded_bytes: 40,
             is_membership: index.is_multiple_of(2),
         }
+    }
+
+    /// A record with one entry.
+    fn push(index: &mut LogIndex, segment: &Arc<SegmentRef>, placed: Placed) {
+        push_all(index, segment, &[placed]);
+    }
+
+    /// One record.
+    fn push_all(index: &mut LogIndex, segment: &Arc<SegmentRef>, entries: &[Placed]) {
+        let payload = entries.last().unwrap().offset + 40 - entries[0].offset;
+        let run = PlacedRun {
+            offset: entries[0].offset - 48,
+            payload_bytes: u32::try_from(payload).unwrap(),
+            entries,
+        };
+        index.push(segment, &run).unwrap();
+    }
+
+    fn records(stretches: &[Stretch]) -> Vec<(u64, u32, usize)> {
+        let records = stretches.iter().flat_map(|stretch| &stretch.records);
+        records
+            .map(|r| (r.offset, r.payload_bytes, r.entries))
+            .collect()
     }
 
     fn indexes(stretches: &[Stretch]) -> Vec<(u64, Vec<u64>)> {
@@ -278,11 +401,11 @@ mod tests {
     fn a_plan_joins_neighbours_and_splits_at_gaps_and_segments() {
         let (one, two) = (segment(1), segment(2));
         let mut index = LogIndex::default();
-        index.push(&one, placed(1, 4096)).unwrap();
-        index.push(&one, placed(2, 4096 + 88)).unwrap();
-        index.push(&one, placed(3, 1 << 20)).unwrap();
-        index.push(&two, placed(4, 4096)).unwrap();
-        index.push(&two, placed(5, 8192)).unwrap();
+        push(&mut index, &one, placed(1, 4096));
+        push(&mut index, &one, placed(2, 4096 + 88));
+        push(&mut index, &one, placed(3, 1 << 20));
+        push(&mut index, &two, placed(4, 4096));
+        push(&mut index, &two, placed(5, 8192));
         let all = index.plan(Index(1)..Index(99), usize::MAX).unwrap();
         assert_eq!(
             indexes(&all),
@@ -300,12 +423,12 @@ mod tests {
         let (one, two, three) = (segment(1), segment(2), segment(3));
         let mut index = LogIndex::default();
         for (segment, entry) in [(&one, 1), (&one, 2), (&two, 3), (&two, 4)] {
-            index.push(segment, placed(entry, 4096 * entry)).unwrap();
+            push(&mut index, segment, placed(entry, 4096 * entry));
         }
         index.truncate(Index(2));
         assert_eq!(index.log_bytes(), 40);
-        index.push(&two, placed(2, 32 << 10)).unwrap();
-        index.push(&three, placed(3, 4096)).unwrap();
+        push(&mut index, &two, placed(2, 32 << 10));
+        push(&mut index, &three, placed(3, 4096));
         let all = index.plan(Index(1)..Index(4), usize::MAX).unwrap();
         assert_eq!(indexes(&all), [(1, vec![1]), (2, vec![2]), (3, vec![3])]);
         index.truncate(Index(1));
@@ -321,7 +444,7 @@ mod tests {
             let mut index = LogIndex::default();
             for entry in 1..=6 {
                 let segment = &segments[usize::try_from((entry - 1) / 2).unwrap()];
-                index.push(segment, placed(entry, 4096 * entry)).unwrap();
+                push(&mut index, segment, placed(entry, 4096 * entry));
             }
             index.compact(LogId::new(Term(1), Index(to)));
             assert_eq!(index.log_bytes(), 40 * (6 - to));
@@ -334,10 +457,55 @@ mod tests {
             assert!(
                 matches!(refused, Err(StorageError::OutOfRange { first: f, .. }) if f == first)
             );
-            index.push(&segments[2], placed(7, 64 << 10)).unwrap();
+            push(&mut index, &segments[2], placed(7, 64 << 10));
             let held = index.plan(first..Index(9), usize::MAX).unwrap();
             let held: Vec<_> = indexes(&held).into_iter().flat_map(|(_, i)| i).collect();
             assert_eq!(held, (to + 1..=7).collect::<Vec<_>>());
         }
+    }
+
+    /// Three records of three entries each, in two segments.
+    fn runs() -> LogIndex {
+        let (one, two) = (segment(1), segment(2));
+        let mut index = LogIndex::default();
+        for (segment, first) in [(&one, 1), (&one, 4), (&two, 7)] {
+            let entries: Vec<_> = (first..first + 3)
+                .map(|entry| placed(entry, 4096 * first + 40 * (entry - first)))
+                .collect();
+            push_all(&mut index, segment, &entries);
+        }
+        index
+    }
+
+    #[test]
+    fn a_plan_names_the_records_that_entries_are_in() {
+        let mut index = runs();
+        let plan = |index: &LogIndex, from, to| {
+            let stretches = index.plan(Index(from)..Index(to), usize::MAX).unwrap();
+            records(&stretches)
+        };
+        let at = |n: u64| 4096 * n - 48;
+        assert_eq!(
+            plan(&index, 1, 10),
+            [(at(1), 120, 3), (at(4), 120, 3), (at(7), 120, 3)]
+        );
+        assert_eq!(plan(&index, 3, 5), [(at(1), 120, 1), (at(4), 120, 1)]);
+        assert_eq!(plan(&index, 5, 6), [(at(4), 120, 1)]);
+        let stretches = index.plan(Index(5)..Index(8), usize::MAX).unwrap();
+        let offsets: Vec<_> = stretches.iter().flat_map(|s| &s.entries).collect();
+        let offsets: Vec<_> = offsets.iter().map(|placed| placed.offset).collect();
+        assert_eq!(offsets, [4 * 4096 + 40, 4 * 4096 + 80, 7 * 4096]);
+        // What is left of a record is still read with all of it.
+        index.compact(LogId::new(Term(1), Index(2)));
+        index.truncate(Index(6));
+        assert_eq!(plan(&index, 3, 9), [(at(1), 120, 1), (at(4), 120, 2)]);
+        let three = segment(3);
+        push(&mut index, &three, placed(6, 4096));
+        assert_eq!(plan(&index, 5, 7), [(at(4), 120, 1), (at(1), 40, 1)]);
+        index.compact(LogId::new(Term(1), Index(3)));
+        assert_eq!(plan(&index, 4, 9).len(), 2);
+        assert_eq!(index.chunks[0].runs.len(), 1);
+        index.truncate(Index(4));
+        assert!(index.chunks.is_empty());
     }
 }

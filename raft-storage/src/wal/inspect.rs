@@ -7,6 +7,7 @@ use raft_core::{Entry, GroupId, LogId, StorageError};
 
 use super::aside::DAMAGED_PREFIX;
 use super::cut::TORN_PREFIX;
+use super::index::Placed;
 use super::reader::read_stretch;
 use super::record::{Frame, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
 use super::recovery::{self, Recovered, SegmentFiles, segment_files};
@@ -175,6 +176,7 @@ fn walk(
         file_bytes,
         segment,
         holes: Vec::new(),
+        entries: Vec::new(),
     };
     walk.run()?;
     Ok(walk.holes)
@@ -186,6 +188,8 @@ struct Walk<'a> {
     file_bytes: u64,
     segment: &'a mut SegmentReport,
     holes: Vec<Hole>,
+    /// Of the last record that was whole.
+    entries: Vec<Placed>,
 }
 
 impl Walk<'_> {
@@ -241,9 +245,8 @@ impl Walk<'_> {
             let what = format!("record {} has an impossible length", header.id);
             return Ok(Err(what));
         }
-        let payload = offset + RECORD_HEADER_BYTES as u64;
-        let length = u64::from(header.payload_bytes);
-        if self.window.checksum(payload, length)? != header.payload_checksum {
+        let (frame, entries) = (self.frame, &mut self.entries);
+        if !self.window.is_whole(offset, &header, frame, entries)? {
             let what = format!("record {} does not match its checksum", header.id);
             return Ok(Err(what));
         }
@@ -272,7 +275,8 @@ impl Walk<'_> {
         match header.kind {
             RecordKind::Seal => self.segment.is_sealed = true,
             RecordKind::Entry | RecordKind::Moved => {
-                let first = self.segment.entries.map_or(header.id, |(first, _)| first);
+                let first = self.entries.first().map_or(header.id, |entry| entry.id);
+                let first = self.segment.entries.map_or(first, |(first, _)| first);
                 self.segment.entries = Some((first, header.id));
             }
             _ => {}

@@ -23,6 +23,7 @@ mod recovery;
 mod repair;
 mod replay;
 mod room;
+mod run;
 mod salvage;
 mod scan;
 mod sealed;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use raft_core::{Entry, GroupId, Index, LogReader, LogUsage, StorageError};
+use raft_core::{Entry, GroupId, Index, LogId, LogReader, LogUsage, StorageError};
 
-use super::index::{Placed, Stretch};
-use super::record::{Decoded, Frame, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
+use super::index::{Placed, PlannedRun, Stretch};
+use super::record::{Decoded, Frame, RECORD_HEADER_BYTES, RecordHeader};
+use super::run::headers_checksum;
 use super::shared::{GroupLog, Shared};
 use crate::blocking::blocking;
 use crate::errors::{damaged, io_error};
@@ -97,38 +98,70 @@ pub(super) fn read_stretch(
             _ => io_error("read", path, &error),
         })?;
     let buffer = Bytes::from(buffer);
-    for placed in &stretch.entries {
-        let from = usize::try_from(placed.offset - stretch.offset).expect("inside the buffer");
-        let entry = check(&buffer.slice(from..), group, placed, stretch.segment.frame);
-        entries.push(entry.map_err(|what| damaged(path, placed.offset, what))?);
+    let mut wanted = &stretch.entries[..];
+    for record in &stretch.records {
+        let (placed, rest) = wanted.split_at(record.entries);
+        wanted = rest;
+        let inside = |offset| usize::try_from(offset - stretch.offset).expect("in the buffer");
+        let bytes = buffer.slice(inside(record.offset)..);
+        check_record(&bytes, group, record, placed, stretch.segment.frame)
+            .map_err(|what| damaged(path, record.offset, what))?;
+        for placed in placed {
+            let bytes = buffer.slice(inside(placed.offset)..);
+            let entry = check_entry(bytes, placed);
+            entries.push(entry.map_err(|what| damaged(path, placed.offset, what))?);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the record at the front of `bytes` is the one that was written there, with headers of
+/// entries that are those of then.
+fn check_record(
+    bytes: &[u8],
+    group: GroupId,
+    record: &PlannedRun,
+    placed: &[Placed],
+    frame: Frame,
+) -> Result<(), String> {
+    let wanted = placed.last().map_or(LogId::ZERO, |placed| placed.id);
+    let (head, payload) = bytes
+        .split_first_chunk::<RECORD_HEADER_BYTES>()
+        .ok_or("the record is cut short")?;
+    let Decoded::Record(header) = RecordHeader::decode(head, frame) else {
+        return Err(format!("entry {wanted} is not here any more"));
+    };
+    if !header.kind.has_entries()
+        || header.group != group
+        || header.payload_bytes != record.payload_bytes
+        || header.id < wanted
+    {
+        return Err(format!(
+            "entry {wanted} of group {group} is not here, but {} of group {}",
+            header.id, header.group
+        ));
+    }
+    let payload = payload
+        .get(..header.payload_bytes as usize)
+        .ok_or("the record is cut short")?;
+    let checksum = if frame.has_runs {
+        headers_checksum(payload)
+    } else {
+        Some(crc32c::crc32c(payload))
+    };
+    if checksum != Some(header.payload_checksum) {
+        return Err(format!("record {} does not match its checksum", header.id));
     }
     Ok(())
 }
 
 /// The entry at the front of `bytes`, when it is the one that was placed there.
-fn check(bytes: &Bytes, group: GroupId, placed: &Placed, frame: Frame) -> Result<Entry, String> {
-    let (head, payload) = bytes
-        .split_first_chunk::<RECORD_HEADER_BYTES>()
-        .ok_or("the record is cut short")?;
-    let Decoded::Record(header) = RecordHeader::decode(head, frame) else {
-        return Err(format!("entry {} is not here any more", placed.id));
-    };
-    if !matches!(header.kind, RecordKind::Entry | RecordKind::Moved)
-        || header.group != group
-        || header.id != placed.id
-        || header.payload_bytes != placed.encoded_bytes
-    {
-        return Err(format!(
-            "entry {} of group {group} is not here, but {} of group {}",
-            placed.id, header.id, header.group
-        ));
+fn check_entry(bytes: Bytes, placed: &Placed) -> Result<Entry, String> {
+    let length = placed.encoded_bytes as usize;
+    if bytes.len() < length {
+        return Err("the record is cut short".to_owned());
     }
-    let length = header.payload_bytes as usize;
-    let payload = payload.get(..length).ok_or("the record is cut short")?;
-    if crc32c::crc32c(payload) != header.payload_checksum {
-        return Err(format!("entry {} does not match its checksum", placed.id));
-    }
-    let mut encoded = bytes.slice(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + length);
+    let mut encoded = bytes.slice(..length);
     let entry = Entry::decode(&mut encoded).map_err(|error| error.to_string())?;
     if entry.id() != placed.id || !encoded.is_empty() {
         return Err(format!(

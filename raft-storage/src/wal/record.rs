@@ -29,12 +29,14 @@ pub(super) struct Frame {
     pub(super) seed: u32,
     /// Whether records name a group and count hard states: not so before version 3.
     pub(super) has_groups: bool,
+    /// Whether a record may have many entries, see `run`: not so before version 4.
+    pub(super) has_runs: bool,
 }
 
 /// What a record is. 0 is never valid, so that zeros are not records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RecordKind {
-    /// One encoded entry.
+    /// Encoded entries; its id is that of the last one.
     Entry,
     /// Term and vote, and how far the log must be refilled; its id is that of the last entry at
     /// that point.
@@ -49,7 +51,7 @@ pub(super) enum RecordKind {
     Start,
     /// Drops all entries; the log begins behind its id.
     Reset,
-    /// An entry again that stands in an older segment as well, so that this one can go.
+    /// Entries again that stand in an older segment as well, so that this one can go.
     Moved,
 }
 
@@ -79,6 +81,11 @@ impl RecordKind {
             8 => Some(Self::Moved),
             _ => None,
         }
+    }
+
+    /// Whether the payload is a run of entries.
+    pub(super) fn has_entries(self) -> bool {
+        matches!(self, Self::Entry | Self::Moved)
     }
 
     /// Whether a record of this kind may have a payload of so many bytes.
@@ -206,6 +213,7 @@ mod tests {
         Frame {
             seed,
             has_groups: true,
+            has_runs: true,
         }
     }
 

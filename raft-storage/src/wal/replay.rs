@@ -4,14 +4,12 @@
 use std::sync::Arc;
 
 use raft_core::LogId;
-use raft_core::entry::ENTRY_HEADER_BYTES;
 
-use super::index::{LogIndex, Placed};
+use super::index::{LogIndex, PlacedRun};
 use super::promises::Promises;
 use super::record::{RecordHeader, RecordKind};
 use super::scan::Record;
 use super::segment::SegmentRef;
-use crate::memberships::is_membership;
 
 /// The highest index that is believed: so far below the end of 64 bits that none behind it
 /// overflows.
@@ -50,7 +48,7 @@ impl GroupReplay {
     ) -> Result<(), String> {
         let RecordHeader { kind, id, .. } = record.header;
         match kind {
-            RecordKind::Entry => self.index.push(segment, placed(record)?)?,
+            RecordKind::Entry => self.index.push(segment, &placed(record)?)?,
             RecordKind::Truncate => self.truncate(id)?,
             RecordKind::Start => self.compact(id)?,
             RecordKind::Reset => {
@@ -151,14 +149,15 @@ impl Moving {
         segment: &Arc<SegmentRef>,
     ) -> Result<Option<Self>, String> {
         let placed = placed(record)?;
+        let first = placed.entries[0].id;
         // What was left unfinished is begun anew.
         let mut moving = match moving {
-            Some(moving) if placed.id.index != group.start.index.next() => moving,
+            Some(moving) if first.index != group.start.index.next() => moving,
             _ => Self {
                 index: LogIndex::starting_behind(group.start),
             },
         };
-        moving.index.push(segment, placed)?;
+        moving.index.push(segment, &placed)?;
         if !record.header.batch_end {
             return Ok(Some(moving));
         }
@@ -167,17 +166,12 @@ impl Moving {
     }
 }
 
-fn placed(record: &Record<'_>) -> Result<Placed, String> {
-    let id = record.header.id;
-    let encoded_bytes = record.header.payload_bytes;
-    if (encoded_bytes as usize) < ENTRY_HEADER_BYTES {
-        return Err(format!("entry {id} has {encoded_bytes} bytes"));
-    }
-    Ok(Placed {
-        id,
+/// The entries of a record, at least one.
+fn placed<'a>(record: &'a Record<'_>) -> Result<PlacedRun<'a>, String> {
+    Ok(PlacedRun {
         offset: record.offset,
-        encoded_bytes,
-        is_membership: is_membership(record.prefix),
+        payload_bytes: record.header.payload_bytes,
+        entries: record.run()?,
     })
 }
 

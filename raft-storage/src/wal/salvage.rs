@@ -282,7 +282,7 @@ impl Group {
     /// of those that there is room for in what cannot be read. Its term is no higher than the
     /// newest one of the group, and it stands behind what is named, or behind a snapshot.
     fn acknowledged(&self, newest: HardState, snapshot: LogId) -> LogId {
-        let room = self.gap_bytes / record_bytes(ENTRY_HEADER_BYTES);
+        let room = self.gap_bytes / ENTRY_HEADER_BYTES as u64;
         if self.gap_bytes < record_bytes(0) {
             return self.named;
         }

@@ -4,11 +4,14 @@
 use std::path::Path;
 
 use raft_core::StorageError;
+use raft_core::entry::{ENTRY_HEADER_BYTES, EntryHead};
 
+use super::index::Placed;
 use super::promises::PROMISES_BYTES_MAX;
 use super::record::{
     Decoded, Frame, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, RecordKind,
 };
+use super::run::{RunEntry, RunWalk};
 use super::segment::{HEADER_BYTES, SealMark, SegmentHeader};
 use crate::errors::{damaged, foreign, io_error};
 use crate::files::DiskFile;
@@ -16,7 +19,7 @@ use crate::files::DiskFile;
 /// Bytes that are read from a file at once.
 const WINDOW_BYTES: usize = 1 << 20;
 
-/// The most bytes of a payload that a visitor sees: a hard state, or the header of an entry.
+/// The most bytes of a payload that a visitor sees: a hard state.
 pub(super) const PAYLOAD_PREFIX_BYTES: usize = PROMISES_BYTES_MAX;
 
 /// A piece of a file in memory, which moves forward.
@@ -59,9 +62,9 @@ impl<'a> Window<'a> {
         Ok(&self.buffer[from..from + length])
     }
 
-    /// The checksum of a part of the file, of any length.
-    pub(super) fn checksum(&mut self, offset: u64, length: u64) -> Result<u32, StorageError> {
-        let mut sum = 0;
+    /// The checksum of a part of the file, of any length, which goes on from another one.
+    fn checksum(&mut self, from: u32, offset: u64, length: u64) -> Result<u32, StorageError> {
+        let mut sum = from;
         let mut at = offset;
         let end = offset + length;
         while at < end {
@@ -76,6 +79,65 @@ impl<'a> Window<'a> {
             at += piece as u64;
         }
         Ok(sum)
+    }
+
+    /// Whether the payload of the record at `offset`, which ends in the file, matches its
+    /// checksums. `entries` gets the entries that it has.
+    pub(super) fn is_whole(
+        &mut self,
+        offset: u64,
+        header: &RecordHeader,
+        frame: Frame,
+        entries: &mut Vec<Placed>,
+    ) -> Result<bool, StorageError> {
+        entries.clear();
+        let payload = offset + RECORD_HEADER_BYTES as u64;
+        if frame.has_runs && header.kind.has_entries() {
+            return self.is_whole_run(payload, header, entries);
+        }
+        let length = u64::from(header.payload_bytes);
+        if self.checksum(0, payload, length)? != header.payload_checksum {
+            return Ok(false);
+        }
+        if header.kind.has_entries() && header.payload_bytes as usize >= ENTRY_HEADER_BYTES {
+            // An older version, which had one entry in a record.
+            let head = EntryHead::decode(&self.entry_header(payload)?).ok();
+            entries.extend(head.map(|head| RunEntry { offset: 0, head }.placed(payload)));
+        }
+        Ok(true)
+    }
+
+    fn is_whole_run(
+        &mut self,
+        payload: u64,
+        header: &RecordHeader,
+        entries: &mut Vec<Placed>,
+    ) -> Result<bool, StorageError> {
+        let bytes = header.payload_bytes as usize;
+        let mut run = RunWalk::over(bytes);
+        while let Some(next) = run.next_offset() {
+            let at = payload + next as u64;
+            if next + ENTRY_HEADER_BYTES > bytes {
+                return Ok(false);
+            }
+            let Some(entry) = run.step(&self.entry_header(at)?) else {
+                return Ok(false);
+            };
+            let before = entry.head.checksum_before_payload();
+            let length = entry.head.payload_bytes as u64;
+            let sum = self.checksum(before, at + ENTRY_HEADER_BYTES as u64, length)?;
+            if sum != entry.head.checksum {
+                return Ok(false);
+            }
+            entries.push(entry.placed(payload));
+        }
+        Ok(run.headers_checksum() == header.payload_checksum)
+    }
+
+    fn entry_header(&mut self, at: u64) -> Result<[u8; ENTRY_HEADER_BYTES], StorageError> {
+        let mut bytes = [0; ENTRY_HEADER_BYTES];
+        bytes.copy_from_slice(self.slice(at, ENTRY_HEADER_BYTES)?);
+        Ok(bytes)
     }
 
     pub(super) fn record_header(
@@ -102,6 +164,23 @@ pub(super) struct Record<'a> {
     pub(super) header: RecordHeader,
     /// The first [`PAYLOAD_PREFIX_BYTES`] of the payload.
     pub(super) prefix: &'a [u8],
+    /// Those in the payload.
+    pub(super) entries: &'a [Placed],
+}
+
+impl Record<'_> {
+    /// The entries of a record that has some, at least one.
+    pub(super) fn run(&self) -> Result<&[Placed], String> {
+        let id = self.header.id;
+        match self.entries.last() {
+            Some(last) if last.id == id => Ok(self.entries),
+            Some(last) => Err(format!("the last entry of record {id} is {}", last.id)),
+            None => Err(format!(
+                "record {id} has no entry in {} bytes",
+                self.header.payload_bytes
+            )),
+        }
+    }
 }
 
 /// Where the whole records of a segment end.
@@ -120,6 +199,7 @@ pub(super) fn scan(
     mut visit: impl FnMut(Record<'_>) -> Result<(), String>,
 ) -> Result<ScanEnd, StorageError> {
     let frame = segment.frame();
+    let mut entries = Vec::new();
     let mut offset = HEADER_BYTES as u64;
     loop {
         let open = |what: String| Ok(ScanEnd::Open { offset, what });
@@ -134,8 +214,7 @@ pub(super) fn scan(
         if end > segment.file_bytes || !header.kind.allows(header.payload_bytes as usize) {
             return open(format!("record {} has an impossible length", header.id));
         }
-        let length = u64::from(header.payload_bytes);
-        if window.checksum(payload, length)? != header.payload_checksum {
+        if !window.is_whole(offset, &header, frame, &mut entries)? {
             return open(format!("record {} does not match its checksum", header.id));
         }
         let prefix = (header.payload_bytes as usize).min(PAYLOAD_PREFIX_BYTES);
@@ -143,6 +222,7 @@ pub(super) fn scan(
             offset,
             header,
             prefix: window.slice(payload, prefix)?,
+            entries: &entries,
         };
         visit(record).map_err(|what| damaged(window.path(), offset, what))?;
         if header.kind == RecordKind::Seal {
@@ -237,7 +317,7 @@ mod tests {
             (100, 2 * WINDOW_BYTES + 1),
             (3, 50),
         ] {
-            let sum = window.checksum(from as u64, (to - from) as u64).unwrap();
+            let sum = window.checksum(0, from as u64, (to - from) as u64).unwrap();
             assert_eq!(sum, crc32c::crc32c(&bytes[from..to]));
         }
         assert_eq!(

@@ -14,8 +14,8 @@ pub(super) const HEADER_BYTES: usize = 4096;
 
 const MAGIC: [u8; 8] = *b"FLOTWAL\n";
 /// Segments of version 1 begin with a hard state only; a start is in none that it wrote. Those of
-/// version 2 are of one group.
-pub(super) const VERSION: u32 = 3;
+/// version 2 are of one group. Up to version 3 a record has one entry.
+pub(super) const VERSION: u32 = 4;
 const FLAG_GROUPS_MAY_BE_LOST: u32 = 1;
 const FLAG_BEGINS_ANEW: u32 = 2;
 const SUFFIX: &str = ".wal";
@@ -70,6 +70,7 @@ impl SegmentHeader {
         Frame {
             seed: self.seed(),
             has_groups: self.has_groups(),
+            has_runs: self.version > 3,
         }
     }
 

@@ -12,7 +12,7 @@ use raft_core::{Entry, GroupId, StorageError};
 use super::index::LogIndex;
 use super::reader;
 use super::record::{RecordKind, record_bytes};
-use super::writer::{Writer, add, record};
+use super::writer::{Writer, add};
 use crate::batch_thread::Outcome;
 
 /// So many full segments there must be: a group that was written to while the last segments were
@@ -85,10 +85,7 @@ impl Writer {
             self.roll(bytes)?;
         }
         let mut placements = Vec::new();
-        for (entry, left) in entries.iter().zip((0..entries.len()).rev()) {
-            let staged = record(RecordKind::Moved, group, entry.id(), left == 0);
-            self.stage_entry(staged, entry, &mut placements)?;
-        }
+        self.stage_entries(RecordKind::Moved, group, entries, &mut placements)?;
         let known = &self.groups[&group];
         let mut index = LogIndex::starting_behind(known.start);
         add(&mut index, placements);

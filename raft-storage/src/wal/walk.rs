@@ -45,14 +45,14 @@ pub(super) fn walk(
         false => Found::Torn,
     };
     let mut window = Window::new(file, bytes);
+    let mut entries = Vec::new();
     let mut at = HEADER_BYTES as u64;
     while let Some((offset, header)) = next_header(&mut window, segment, at, bytes)? {
         if offset > at {
             visit(unread(at, offset))?;
         }
         let payload = offset + RECORD_HEADER_BYTES as u64;
-        let length = u64::from(header.payload_bytes);
-        let is_whole = window.checksum(payload, length)? == header.payload_checksum;
+        let is_whole = window.is_whole(offset, &header, segment.frame(), &mut entries)?;
         let prefix = (header.payload_bytes as usize).min(PAYLOAD_PREFIX_BYTES);
         let prefix = window.slice(payload, prefix)?;
         visit(Found::Record {

@@ -6,15 +6,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use raft_core::entry::ENTRY_HEADER_BYTES;
-use raft_core::{AppendBatch, Entry, EntryKind, GroupId, HardState, Index, LogId, StorageError};
+use raft_core::{AppendBatch, Entry, GroupId, HardState, Index, LogId, StorageError};
 
-use super::active::{ActiveSegment, Beginning, GroupBeginning, SegmentFactory, Staged};
-use super::index::{LogIndex, Placed};
+use super::active::{
+    ActiveSegment, Beginning, GroupBeginning, PlacedRecord, SegmentFactory, Staged,
+};
+use super::index::{LogIndex, PlacedRun};
 use super::promises::Promises;
 use super::record::{RecordKind, record_bytes};
 use super::sealed::{SealedSegment, SealedSegments};
-use super::segment::{SealMark, SegmentRef};
+use super::segment::SealMark;
 use super::shared::{GroupLog, Shared};
 use crate::batch_thread::{BatchWriter, Change, Outcome};
 use crate::files::DirLock;
@@ -56,8 +57,8 @@ enum Effect {
     Reset(LogId, Promises),
 }
 
-/// Where entries were written, by segment.
-type Placements = Vec<(Arc<SegmentRef>, Vec<Placed>)>;
+/// Where entries were written.
+pub(super) type Placements = Vec<PlacedRecord>;
 
 impl BatchWriter for Writer {
     fn write(&mut self, changes: &[(GroupId, Change)]) -> Outcome {
@@ -146,12 +147,7 @@ impl Writer {
             self.group(group).last = last;
         }
         let mut entries = Vec::new();
-        for entry in &batch.entries {
-            records_left -= 1;
-            let staged = record(RecordKind::Entry, group, entry.id(), records_left == 0);
-            self.stage_entry(staged, entry, &mut entries)?;
-            self.group(group).advance(entry.id());
-        }
+        self.stage_entries(RecordKind::Entry, group, &batch.entries, &mut entries)?;
         Ok(Some(Effect::Append {
             promises: self.groups[&group].promises,
             truncate_from,
@@ -203,7 +199,7 @@ impl Writer {
         promises.hard_state = hard_state;
         let (payload, length) = promises.encode();
         let staged = record(RecordKind::HardState, group, last, batch_end);
-        self.stage_with(staged, [&payload[..length], &[]])?;
+        self.stage_with(staged, &payload[..length])?;
         let shared = &self.shared;
         let known = self.groups.entry(group).or_insert_with(|| GroupWriter {
             log: Arc::clone(shared.groups().entry(group).or_default()),
@@ -215,36 +211,41 @@ impl Writer {
         Ok(())
     }
 
-    /// Adds a record with an entry.
-    pub(super) fn stage_entry(
+    /// Adds entries, which end a batch, in as few records as they fit in.
+    pub(super) fn stage_entries(
         &mut self,
-        staged: Staged,
-        entry: &Entry,
+        kind: RecordKind,
+        group: GroupId,
+        entries: &[Entry],
         placements: &mut Placements,
-    ) -> Result<(), StorageError> {
-        let header: [u8; ENTRY_HEADER_BYTES] = entry.header();
-        let offset = self.stage_with(staged, [&header[..], &entry.payload()[..]])?;
-        let placed = Placed {
-            id: entry.id(),
-            offset,
-            encoded_bytes: u32::try_from(entry.encoded_len()).expect("far below 4 GiB"),
-            is_membership: entry.kind() == EntryKind::Membership,
-        };
-        let segment = self.active.segment();
-        match placements.last_mut() {
-            Some((last, entries)) if Arc::ptr_eq(last, segment) => entries.push(placed),
-            _ => placements.push((Arc::clone(segment), vec![placed])),
+    ) -> Outcome {
+        let mut left = entries;
+        while let Some(next) = left.first() {
+            let mut length = self.active.run_length(left);
+            if length == 0 {
+                self.roll(record_bytes(next.encoded_len()))?;
+                length = self.active.run_length(left).max(1);
+            }
+            let (run, behind) = left.split_at(length);
+            left = behind;
+            let id = run[length - 1].id();
+            self.last_group = group;
+            let staged = record(kind, group, id, left.is_empty());
+            placements.push(self.active.stage_run(staged, run)?);
+            if kind == RecordKind::Entry {
+                self.group(group).advance(id);
+            }
         }
         Ok(())
     }
 
     fn stage(&mut self, staged: Staged) -> Result<u64, StorageError> {
-        self.stage_with(staged, [&[], &[]])
+        self.stage_with(staged, &[])
     }
 
     /// Adds a record to the active segment, or to the next one where that is full.
-    fn stage_with(&mut self, staged: Staged, payload: [&[u8]; 2]) -> Result<u64, StorageError> {
-        let bytes = record_bytes(payload[0].len() + payload[1].len());
+    fn stage_with(&mut self, staged: Staged, payload: &[u8]) -> Result<u64, StorageError> {
+        let bytes = record_bytes(payload.len());
         if !self.active.has_room_for(bytes) {
             self.roll(bytes)?;
         }
@@ -342,11 +343,13 @@ fn publish(log: &GroupLog, effect: Effect) {
 
 /// Adds entries that follow those of the index.
 pub(super) fn add(index: &mut LogIndex, entries: Placements) {
-    for (segment, entries) in entries {
-        for placed in entries {
-            index
-                .push(&segment, placed)
-                .expect("the batch was checked when it came in");
-        }
+    for record in entries {
+        let run = PlacedRun {
+            offset: record.offset,
+            payload_bytes: record.payload_bytes,
+            entries: &record.entries,
+        };
+        let pushed = index.push(&record.segment, &run);
+        pushed.expect("the batch was checked when it came in");
     }
 }

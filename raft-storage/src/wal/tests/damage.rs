@@ -11,8 +11,8 @@ use raft_core::{AppendBatch, ClusterId, Incarnation, LogId, LogStore, NodeId, St
 use super::super::segment::{HEADER_BYTES, file_name};
 use super::super::{TailCut, WalLogStore};
 use super::{
-    Image, Model, OWNER, batch, contents, entries, make, open, options, read_dir, runtime,
-    scratch_dir, vote, write_dir, write_log,
+    Image, Model, OWNER, batch, contents, entries, hard_state, make, open, options, read_dir,
+    runtime, scratch_dir, vote, write_dir, write_log,
 };
 use crate::batch_thread::Change;
 use crate::owner::WalOwner;
@@ -37,7 +37,7 @@ fn compacted_changes() -> Vec<Change> {
     let id = |term, index: u64| LogId::new(Term(term), index.into());
     vec![
         vote(1, 4),
-        entries(1, 1, &[3, 700, 1_300]),
+        entries(1, 1, &[3, 800, 1_300]),
         entries(1, 4, &[1_700, 40, 50]),
         Change::Compact(id(1, 4)),
         Change::Append(AppendBatch {
@@ -156,7 +156,7 @@ fn two_names() -> [PathBuf; 2] {
     [1, 2].map(|sequence| file_name(sequence).into())
 }
 
-/// Whether a byte is one that nothing reads: zeros behind the data, or padding between records.
+/// Whether a byte is one that nothing reads: zeros behind the data, or padding behind an entry.
 fn is_unread(sample: &Sample, name: &Path, position: usize) -> bool {
     let bytes = &sample.image[name];
     if position >= end_of_data(bytes) {
@@ -165,11 +165,17 @@ fn is_unread(sample: &Sample, name: &Path, position: usize) -> bool {
     let mut at = HEADER_BYTES;
     while at + 48 <= bytes.len() && bytes[at + 12] != 0 {
         let length = u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap()) as usize;
-        let padded = (48 + length).next_multiple_of(8);
-        if (at + 48 + length..at + padded).contains(&position) {
-            return true;
+        let end = (at + 48 + length).next_multiple_of(8);
+        let mut entry = at + 48;
+        while matches!(bytes[at + 12], 1 | 8) && entry < at + 48 + length {
+            let payload = u32::from_le_bytes(bytes[entry + 4..entry + 8].try_into().unwrap());
+            let used = entry + 32 + payload as usize;
+            entry = used.next_multiple_of(8);
+            if (used..entry).contains(&position) {
+                return true;
+            }
         }
-        at += padded;
+        at = end;
     }
     false
 }
@@ -298,7 +304,7 @@ fn torn_tails_that_are_kept_aside_are_bounded_in_number() {
 fn damage_in_the_middle_names_the_place_and_changes_nothing() {
     let sample = sample();
     let [first, last] = two_names();
-    for (name, offset) in [(&first, HEADER_BYTES + 160), (&last, HEADER_BYTES + 120)] {
+    for (name, offset) in [(&first, HEADER_BYTES + 72), (&last, HEADER_BYTES + 120)] {
         let mut image = sample.image.clone();
         let bytes = image.get_mut(name).unwrap();
         bytes[offset + 50] ^= 1;
@@ -345,13 +351,13 @@ fn another_owner_and_a_newer_version_are_refused() {
         );
     }
     let mut newer = sample.image.clone();
-    newer.get_mut(&two_names()[0]).unwrap()[8] = 4;
+    newer.get_mut(&two_names()[0]).unwrap()[8] = 5;
     let refused = recover(&newer).unwrap_err();
     assert!(
         matches!(&refused, StorageError::Foreign { .. }),
         "{refused}"
     );
-    assert!(refused.to_string().contains("version 4"), "{refused}");
+    assert!(refused.to_string().contains("version 5"), "{refused}");
     assert_eq!(read_dir(dir.path()), sample.image);
 }
 
@@ -424,12 +430,16 @@ fn rot_after_opening_is_noticed_by_the_reader() {
 
 #[test]
 fn an_end_inside_a_batch_is_reported() {
-    let sample = sample();
-    let [_, last] = two_names();
+    let mut changes = sample_changes();
+    changes.push(Change::Append(AppendBatch {
+        hard_state: Some(hard_state(4, 1)),
+        ..batch(4, 8, &[9])
+    }));
+    let sample = Sample::of(changes);
     let mut image = sample.image.clone();
-    // The second of the two entries of the last batch never reached the disk.
-    let second = sample.last_batch.start + (48_usize + 32 + 9).next_multiple_of(8);
-    image.get_mut(&last).unwrap()[second..].fill(0);
+    // The entry behind the vote, in the last batch, never reached the disk.
+    let second = sample.last_batch.start + 48 + 24;
+    image.get_mut(sample.last_name()).unwrap()[second..].fill(0);
     let dir = write_dir(&image);
     let (_, report) = open(dir.path()).unwrap();
     assert!(report.unfinished_batch && report.cut.is_none());
@@ -444,9 +454,9 @@ fn the_report_counts_what_is_there() {
     let (store, report) = open(dir.path()).unwrap();
     let data: usize = sample.image.values().map(|bytes| end_of_data(bytes)).sum();
     assert_eq!((report.segments, report.bytes), (2, data as u64));
-    // 8 entries of which one was truncated, 1 truncation, 2 votes, 1 seal, and what the second
-    // segment begins with.
-    assert_eq!(report.records, 14);
+    // 8 entries in 4 batches, of which one was truncated, 1 truncation, 2 votes, 1 seal, and what
+    // the second segment begins with.
+    assert_eq!(report.records, 10);
     let files: usize = sample.image.values().map(Vec::len).sum();
     assert_eq!(store.reader().usage().disk_bytes, files as u64);
 }
