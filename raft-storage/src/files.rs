@@ -1,5 +1,6 @@
 //! File operations with the errors of this crate, over any [`FileSystem`]. No format lives here.
 
+mod aligned;
 #[cfg_attr(
     not(any(test, feature = "sim-disk")),
     expect(
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use raft_core::StorageError;
 
 use crate::errors::io_error;
+pub(crate) use aligned::{AlignedBuffer, BLOCK_BYTES};
 use machine::Machine;
 
 #[cfg_attr(
@@ -81,6 +83,12 @@ impl Disk {
     /// Opens a file that is there.
     pub(crate) fn open(&self, path: &Path) -> Result<DiskFile, StorageError> {
         DiskFile::of("open", path, self.system.open(path))
+    }
+
+    /// Opens a file that is there for writes that are synced soon: past the page cache where that is
+    /// possible, so that nothing is copied and nothing is remembered that the disk did not take.
+    pub(crate) fn open_direct(&self, path: &Path) -> Result<DiskFile, StorageError> {
+        DiskFile::of("open", path, self.system.open_direct(path))
     }
 
     /// Opens a file that is there and is not written.
@@ -190,6 +198,11 @@ impl DiskFile {
     pub(crate) fn length(&self) -> Result<u64, StorageError> {
         let length = self.file.length();
         length.map_err(|error| io_error("open", &self.path, &error))
+    }
+
+    /// What offset, length and memory of a write must be multiples of; 1 where it does not matter.
+    pub(crate) fn block_bytes(&self) -> usize {
+        self.file.block_bytes()
     }
 
     /// Fills `bytes` from `offset` on. Callers tell an end of the file from other failures.

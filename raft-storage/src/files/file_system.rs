@@ -22,6 +22,15 @@ pub trait FileSystem: Debug + Send + Sync + 'static {
     /// What the system answers; `NotFound` where there is none.
     fn open(&self, path: &Path) -> io::Result<Box<dyn FileHandle>>;
 
+    /// Opens a file that is there for writing past the cache of the system, where that is possible:
+    /// [`FileHandle::block_bytes`] then says how. Else as [`FileSystem::open`]. Not for reading.
+    ///
+    /// # Errors
+    /// What the system answers; `NotFound` where there is none.
+    fn open_direct(&self, path: &Path) -> io::Result<Box<dyn FileHandle>> {
+        self.open(path)
+    }
+
     /// Opens a file that is there for reading.
     ///
     /// # Errors
@@ -88,6 +97,11 @@ pub trait FileHandle: Debug + Send + Sync + 'static {
     /// # Errors
     /// What the system answers.
     fn length(&self) -> io::Result<u64>;
+
+    /// What offset, length and memory of a write must be multiples of.
+    fn block_bytes(&self) -> usize {
+        1
+    }
 
     /// Fills `bytes` from `offset` on.
     ///

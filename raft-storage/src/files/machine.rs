@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+#[cfg(target_os = "linux")]
+use super::BLOCK_BYTES;
 use super::file_system::{FileHandle, FileSystem, LockGuard};
 
 /// The machine's own files.
@@ -21,6 +23,20 @@ impl FileSystem for Machine {
     fn open(&self, path: &Path) -> io::Result<Box<dyn FileHandle>> {
         let file = File::options().read(true).write(true).open(path)?;
         Ok(Box::new(file))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn open_direct(&self, path: &Path) -> io::Result<Box<dyn FileHandle>> {
+        use std::os::unix::fs::OpenOptionsExt;
+
+        let flags = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+        let mut options = File::options();
+        match options.write(true).custom_flags(flags).open(path) {
+            Ok(file) if takes_blocks(&file) => Ok(Box::new(Direct(file))),
+            // A file system that has no such writes.
+            Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(error),
+            _ => self.open(path),
+        }
     }
 
     fn open_to_read(&self, path: &Path) -> io::Result<Box<dyn FileHandle>> {
@@ -93,6 +109,57 @@ impl FileHandle for File {
         #[cfg(target_os = "linux")]
         rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::DontNeed)?;
         Ok(())
+    }
+}
+
+/// Whether whole blocks can be written past the page cache, as far as the system tells.
+#[cfg(target_os = "linux")]
+fn takes_blocks(file: &File) -> bool {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+
+    let asked = StatxFlags::DIOALIGN;
+    let told = statx(file, c"", AtFlags::EMPTY_PATH, asked);
+    // Older kernels do not tell; nothing in use asks for more than a block.
+    told.map_or(true, |told| {
+        let fits = |bytes: u32| (1..=BLOCK_BYTES).contains(&(bytes as usize));
+        !StatxFlags::from_bits_retain(told.stx_mask).contains(asked)
+            || (fits(told.stx_dio_mem_align) && fits(told.stx_dio_offset_align))
+    })
+}
+
+/// A file whose writes go past the page cache.
+#[cfg(target_os = "linux")]
+#[derive(Debug)]
+struct Direct(File);
+
+#[cfg(target_os = "linux")]
+impl FileHandle for Direct {
+    fn length(&self) -> io::Result<u64> {
+        self.0.length()
+    }
+
+    fn block_bytes(&self) -> usize {
+        BLOCK_BYTES
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(bytes, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn set_length(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn drop_cache(&self) -> io::Result<()> {
+        self.0.drop_cache()
     }
 }
 

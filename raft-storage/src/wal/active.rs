@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use raft_core::entry::ENTRY_HEADER_BYTES;
 use raft_core::{Entry, EntryKind, GroupId, LogId, StorageError};
 
 use super::index::Placed;
@@ -16,15 +17,11 @@ use super::room::Room;
 use super::run::{RUN_BYTES_MAX, padded};
 use super::segment::{HEADER_BYTES, SealMark, SegmentHeader, SegmentRef, VERSION, file_name};
 use super::shared::Shared;
+use super::staging::Staging;
 use crate::errors::io_error;
-use crate::files::{Disk, DiskFile};
+use crate::files::{BLOCK_BYTES, Disk, DiskFile};
 use crate::owner::WalOwner;
 
-/// Staged bytes that are written without waiting for the rest of a batch.
-const STAGED_BYTES_MAX: usize = 1 << 20;
-/// Payloads from this size on are written from where they are. Smaller ones are copied once, so
-/// that many of them go with one call.
-const DIRECT_BYTES_MIN: usize = 64 << 10;
 /// Bytes of entries that are written again at a time, at most, so that an old segment can go.
 const MOVED_BYTES_MAX: u64 = 1 << 20;
 
@@ -34,32 +31,35 @@ pub(super) struct ActiveSegment {
     file: DiskFile,
     segment: Arc<SegmentRef>,
     file_bytes: u64,
-    /// Where the next record begins.
-    end: u64,
-    /// Where the staged bytes belong.
-    written: u64,
+    /// Ends where the next record begins.
+    staging: Staging,
     /// Up to here all is synced.
     synced: u64,
     /// Whether a durable record says so.
     witnessed: bool,
     /// Hard states in the log so far, modulo 2^16.
     states: u16,
-    staged: Vec<u8>,
 }
 
 impl ActiveSegment {
     /// The last segment of a log that was opened.
     pub(super) fn reopen(disk: &Disk, tail: &Tail) -> Result<Self, StorageError> {
+        let path = &tail.segment.path;
+        // One whose length is not that of whole blocks is of an older version.
+        let has_blocks = tail.header.file_bytes.is_multiple_of(BLOCK_BYTES as u64);
+        let file = match has_blocks {
+            true => disk.open_direct(path)?,
+            false => disk.open(path)?,
+        };
+        let staging = Staging::behind(tail.offset, &file, &disk.open_to_read(path)?)?;
         Ok(Self {
-            file: disk.open(&tail.segment.path)?,
+            file,
             segment: Arc::clone(&tail.segment),
             file_bytes: tail.header.file_bytes,
-            end: tail.offset,
-            written: tail.offset,
+            staging,
             synced: tail.offset,
             witnessed: tail.witnessed,
             states: tail.states,
-            staged: Vec::new(),
         })
     }
 
@@ -84,12 +84,12 @@ impl ActiveSegment {
 
     /// Whether records of so many bytes fit, and a seal behind them.
     pub(super) fn has_room_for(&self, bytes: u64) -> bool {
-        self.end + bytes + SEAL_BYTES <= self.file_bytes
+        self.staging.end() + bytes + SEAL_BYTES <= self.file_bytes
     }
 
     /// Whether it is time to think of the next segment.
     pub(super) fn is_half_full(&self) -> bool {
-        self.end > self.file_bytes / 2
+        self.staging.end() > self.file_bytes / 2
     }
 
     /// How many of these entries the next record can have: those that fit in a run and in the
@@ -107,15 +107,15 @@ impl ActiveSegment {
 
     /// Adds a record that has no entries. Where it begins in the file.
     pub(super) fn stage(&mut self, record: Staged, payload: &[u8]) -> Result<u64, StorageError> {
-        let offset = self.end;
+        let offset = self.staging.end();
         if record.kind == RecordKind::HardState && self.segment.frame.has_groups {
             self.states = self.states.wrapping_add(1);
         }
         let header = self.record_header(record, payload.len(), crc32c::crc32c(payload));
         let (header, _) = header.encode(self.segment.frame.seed);
-        self.staged.extend_from_slice(&header);
-        self.staged.extend_from_slice(payload);
-        self.end_record(payload.len())?;
+        self.staging.push(&header, &self.file)?;
+        self.staging.push(payload, &self.file)?;
+        self.end_record(offset, payload.len())?;
         Ok(offset)
     }
 
@@ -126,41 +126,30 @@ impl ActiveSegment {
         record: Staged,
         entries: &[Entry],
     ) -> Result<PlacedRecord, StorageError> {
-        let offset = self.end;
-        let begun = self.staged.len();
+        let (places, payload_bytes) = self.places(entries);
+        // The header of the record comes when those of the entries were summed; it must be there
+        // still. Those of one large entry are summed before its payload.
+        let together = match entries {
+            [_] => RECORD_HEADER_BYTES + ENTRY_HEADER_BYTES,
+            _ => RECORD_HEADER_BYTES + payload_bytes,
+        };
+        self.staging.make_room(together, &self.file)?;
+        let offset = self.staging.end();
         let mut headers_checksum = 0;
-        let mut places = Vec::with_capacity(entries.len());
-        self.staged.resize(begun + RECORD_HEADER_BYTES, 0);
-        for entry in entries {
-            let bytes = padded(self.staged.len() - begun);
-            self.staged.resize(begun + bytes, 0);
-            places.push(Placed {
-                id: entry.id(),
-                offset: offset + bytes as u64,
-                encoded_bytes: u32::try_from(entry.encoded_len()).expect("far below 4 GiB"),
-                is_membership: entry.kind() == EntryKind::Membership,
-            });
+        self.staging.push(&[0; RECORD_HEADER_BYTES], &self.file)?;
+        for (entry, place) in entries.iter().zip(&places) {
+            self.staging.pad(place.offset, &self.file)?;
             let header = entry.header();
             headers_checksum = crc32c::crc32c_append(headers_checksum, &header);
-            self.staged.extend_from_slice(&header);
-            if is_small(entry) {
-                self.staged.extend_from_slice(entry.payload());
+            self.staging.push(&header, &self.file)?;
+            if place.id == record.id {
+                let header = self.record_header(record, payload_bytes, headers_checksum);
+                let (header, _) = header.encode(self.segment.frame.seed);
+                self.staging.patch(offset, &header);
             }
+            self.staging.push(entry.payload(), &self.file)?;
         }
-        let large = entries.first().filter(|entry| !is_small(entry));
-        let payload_bytes = self.staged.len() - begun - RECORD_HEADER_BYTES
-            + large.map_or(0, |entry| entry.payload().len());
-        let header = self.record_header(record, payload_bytes, headers_checksum);
-        let (header, _) = header.encode(self.segment.frame.seed);
-        self.staged[begun..begun + RECORD_HEADER_BYTES].copy_from_slice(&header);
-        if let Some(entry) = large {
-            self.write()?;
-            self.file.write_at(entry.payload(), self.written)?;
-            self.end += record_bytes(payload_bytes);
-            self.written = self.end; // The padding is zeros, which are there.
-        } else {
-            self.end_record(payload_bytes)?;
-        }
+        self.end_record(offset, payload_bytes)?;
         Ok(PlacedRecord {
             segment: Arc::clone(&self.segment),
             offset,
@@ -169,15 +158,28 @@ impl ActiveSegment {
         })
     }
 
-    /// A record was staged with a payload of so many bytes.
-    fn end_record(&mut self, payload_bytes: usize) -> Result<(), StorageError> {
-        self.end += record_bytes(payload_bytes);
-        let padded = usize::try_from(self.end - self.written).expect("staged in memory");
-        self.staged.resize(padded, 0);
-        if self.staged.len() >= STAGED_BYTES_MAX {
-            self.write()?;
-        }
-        Ok(())
+    /// Where the entries of the next record will stand, and the bytes of its payload.
+    fn places(&self, entries: &[Entry]) -> (Vec<Placed>, usize) {
+        let payload = self.staging.end() + RECORD_HEADER_BYTES as u64;
+        let mut end = 0;
+        let place = |entry: &Entry| {
+            let from = padded(end);
+            end = from + entry.encoded_len();
+            Placed {
+                id: entry.id(),
+                offset: payload + from as u64,
+                encoded_bytes: u32::try_from(entry.encoded_len()).expect("far below 4 GiB"),
+                is_membership: entry.kind() == EntryKind::Membership,
+            }
+        };
+        let places = entries.iter().map(place).collect();
+        (places, end)
+    }
+
+    /// A record that began at `offset` has all of its payload.
+    fn end_record(&mut self, offset: u64, payload_bytes: usize) -> Result<(), StorageError> {
+        self.staging
+            .pad(offset + record_bytes(payload_bytes), &self.file)
     }
 
     fn record_header(&self, record: Staged, payload_bytes: usize, checksum: u32) -> RecordHeader {
@@ -193,23 +195,12 @@ impl ActiveSegment {
         }
     }
 
-    fn write(&mut self) -> Result<(), StorageError> {
-        self.file.write_at(&self.staged, self.written)?;
-        self.written += self.staged.len() as u64;
-        self.staged.clear();
-        Ok(())
-    }
-
     /// Makes all that was staged durable.
     pub(super) fn sync(&mut self) -> Result<(), StorageError> {
-        if !self.staged.is_empty() {
-            self.write()?;
-        }
+        self.staging.write(&self.file)?;
         self.file.sync()?;
-        self.synced = self.end;
+        self.synced = self.staging.end();
         self.witnessed = false;
-        // One huge batch should not be remembered as memory for good.
-        self.staged.shrink_to(2 * STAGED_BYTES_MAX);
         Ok(())
     }
 
@@ -252,11 +243,6 @@ impl ActiveSegment {
         self.sync()?;
         Ok(SealMark { offset, checksum })
     }
-}
-
-/// Whether the payload goes with others.
-fn is_small(entry: &Entry) -> bool {
-    entry.payload().len() < DIRECT_BYTES_MIN
 }
 
 /// A record with entries that was staged.
@@ -391,7 +377,6 @@ impl SegmentFactory {
             groups_may_be_lost: self.groups_may_be_lost,
             begins_anew: beginning.begins_anew,
         };
-        file.write_at(&header.encode(), 0)?;
         let segment = SegmentRef {
             sequence: beginning.sequence,
             path: path.clone(),
@@ -401,13 +386,12 @@ impl SegmentFactory {
             file,
             segment: Arc::new(segment),
             file_bytes,
-            end: HEADER_BYTES as u64,
-            written: HEADER_BYTES as u64,
+            staging: Staging::of_empty(),
             synced: 0,
             witnessed: false,
             states: beginning.states,
-            staged: Vec::new(),
         };
+        active.staging.push(&header.encode(), &active.file)?;
         for known in &beginning.groups {
             let (promises, length) = known.promises.encode();
             let record = |kind, id| Staged {

@@ -31,6 +31,7 @@ mod segment;
 mod shared;
 mod slots;
 mod spare;
+mod staging;
 mod store;
 mod straggler;
 #[cfg(test)]

@@ -164,7 +164,7 @@ impl Room {
             dir = %self.dir.display(),
             "the disk is full; the log goes on in its reserve"
         );
-        let file = self.disk.open(&path)?;
+        let file = self.disk.open_direct(&path)?;
         Ok((file, self.reserve_bytes))
     }
 

@@ -9,7 +9,7 @@ use raft_core::StorageError;
 
 use super::segment::HEADER_BYTES;
 use crate::errors::io_error;
-use crate::files::{Disk, DiskFile};
+use crate::files::{BLOCK_BYTES, Disk, DiskFile};
 
 /// The name of a spare file, which is not the name of a segment.
 pub(super) const SPARE_NAME: &str = "spare";
@@ -17,7 +17,13 @@ pub(super) const SPARE_NAME: &str = "spare";
 pub(super) const RESERVE_NAME: &str = "reserve";
 pub(super) const NEW_RESERVE_NAME: &str = "reserve.new";
 
-static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+/// Zeros that begin at a block, as writes past the page cache want them.
+#[repr(align(4096))]
+struct Zeros([u8; 256 << 10]);
+
+static ZEROS: Zeros = Zeros([0; 256 << 10]);
+const _: () = assert!(align_of::<Zeros>() == BLOCK_BYTES);
+
 /// Bytes between syncs, so that a spare never holds up the log's own sync with much dirty memory.
 const SYNC_EVERY_BYTES: u64 = 4 << 20;
 
@@ -28,7 +34,8 @@ pub(super) fn make_spare(
     bytes: u64,
     stop: &AtomicBool,
 ) -> Result<DiskFile, StorageError> {
-    let made = disk.create(path).and_then(|file| {
+    let made = disk.create(path).and_then(|_| {
+        let file = disk.open_direct(path)?;
         fill(&file, 0, bytes, stop)?;
         Ok(file)
     });
@@ -85,8 +92,9 @@ pub(super) fn fill(
             let stopped = std::io::Error::from(std::io::ErrorKind::Interrupted);
             return Err(io_error("write", file.path(), &stopped));
         }
-        let piece = (to - at).min(ZEROS.len() as u64);
-        file.write_at(&ZEROS[..usize::try_from(piece).unwrap_or(ZEROS.len())], at)?;
+        let piece = (to - at).min(ZEROS.0.len() as u64);
+        let zeros = &ZEROS.0[..usize::try_from(piece).unwrap_or(ZEROS.0.len())];
+        file.write_at(zeros, at)?;
         at += piece;
         if at.is_multiple_of(SYNC_EVERY_BYTES) {
             file.sync()?;

@@ -1,0 +1,117 @@
+//! Bytes on their way to the end of a segment: put together in memory, written in few calls. Where
+//! the file wants whole blocks, a block that is not full is written with zeros behind it, kept, and
+//! written again with what comes next.
+
+use raft_core::StorageError;
+
+use crate::errors::io_error;
+use crate::files::{AlignedBuffer, DiskFile};
+
+/// Bytes that are put together before they are written without waiting for the rest of a batch.
+pub(super) const STAGED_BYTES_MAX: usize = 1 << 20;
+
+/// The end of a file that is appended to.
+#[derive(Debug)]
+pub(super) struct Staging {
+    buffer: AlignedBuffer,
+    /// Where in the file the buffer begins: at the start of a block.
+    start: u64,
+    /// Bytes in the buffer.
+    length: usize,
+    /// How many of them were written.
+    written: usize,
+}
+
+impl Staging {
+    /// Behind the first `end` bytes of a file, which `found` has.
+    pub(super) fn behind(
+        end: u64,
+        file: &DiskFile,
+        found: &DiskFile,
+    ) -> Result<Self, StorageError> {
+        let start = end - end % file.block_bytes() as u64;
+        let mut staging = Self {
+            buffer: AlignedBuffer::new(STAGED_BYTES_MAX),
+            start,
+            length: usize::try_from(end - start).expect("less than a block"),
+            written: 0,
+        };
+        let block = &mut staging.buffer.bytes_mut()[..staging.length];
+        found
+            .read_at(block, start)
+            .map_err(|error| io_error("read", found.path(), &error))?;
+        staging.written = staging.length;
+        Ok(staging)
+    }
+
+    /// At the start of a file.
+    pub(super) fn of_empty() -> Self {
+        Self {
+            buffer: AlignedBuffer::new(STAGED_BYTES_MAX),
+            start: 0,
+            length: 0,
+            written: 0,
+        }
+    }
+
+    /// Where the next byte goes.
+    pub(super) fn end(&self) -> u64 {
+        self.start + self.length as u64
+    }
+
+    /// Makes sure that so many bytes, which fit in an empty buffer, fit without writing.
+    pub(super) fn make_room(&mut self, bytes: usize, file: &DiskFile) -> Result<(), StorageError> {
+        if self.length + bytes > STAGED_BYTES_MAX {
+            self.write(file)?;
+        }
+        Ok(())
+    }
+
+    /// Adds bytes, as many as there are.
+    pub(super) fn push(&mut self, mut bytes: &[u8], file: &DiskFile) -> Result<(), StorageError> {
+        while !bytes.is_empty() {
+            if self.length == STAGED_BYTES_MAX {
+                self.write(file)?;
+            }
+            let room = &mut self.buffer.bytes_mut()[self.length..];
+            let (piece, rest) = bytes.split_at(bytes.len().min(room.len()));
+            room[..piece.len()].copy_from_slice(piece);
+            self.length += piece.len();
+            bytes = rest;
+        }
+        Ok(())
+    }
+
+    /// Adds zeros up to a place in the file that is a multiple of 8, and less than 8 away.
+    pub(super) fn pad(&mut self, to: u64, file: &DiskFile) -> Result<(), StorageError> {
+        let zeros = usize::try_from(to.saturating_sub(self.end())).unwrap_or(0);
+        self.push(&[0; 8][..zeros.min(8)], file)
+    }
+
+    /// Puts other bytes in the place of those at `offset`, which are staged and not written.
+    pub(super) fn patch(&mut self, offset: u64, bytes: &[u8]) {
+        let from = usize::try_from(offset - self.start).expect("in the buffer");
+        debug_assert!(from >= self.written);
+        self.buffer.bytes_mut()[from..from + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Writes what was not written yet.
+    pub(super) fn write(&mut self, file: &DiskFile) -> Result<(), StorageError> {
+        if self.written == self.length {
+            return Ok(());
+        }
+        let block = file.block_bytes();
+        let from = self.written - self.written % block;
+        let to = self.length.next_multiple_of(block);
+        let buffer = self.buffer.bytes_mut();
+        buffer[self.length..to].fill(0);
+        file.write_at(&buffer[from..to], self.start + from as u64)?;
+        // Only a block that is not full is needed again.
+        let whole = self.length - self.length % block;
+        buffer.copy_within(whole..self.length, 0);
+        self.start += whole as u64;
+        self.length -= whole;
+        self.written = self.length;
+        Ok(())
+    }
+}
