@@ -85,8 +85,8 @@ impl Disk {
         DiskFile::of("open", path, self.system.open(path))
     }
 
-    /// Opens a file that is there for writes that are synced soon: past the page cache where that is
-    /// possible, so that nothing is copied and nothing is remembered that the disk did not take.
+    /// Opens a file that is there for writes that are synced soon: past the page cache where that
+    /// is possible, so that nothing is copied, and nothing remembered that the disk did not take.
     pub(crate) fn open_direct(&self, path: &Path) -> Result<DiskFile, StorageError> {
         DiskFile::of("open", path, self.system.open_direct(path))
     }
