@@ -11,7 +11,9 @@ use raft_core::{Entry, EntryKind, GroupId, LogId, StorageError};
 
 use super::index::Placed;
 use super::promises::Promises;
-use super::record::{RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEAL_BYTES, record_bytes};
+use super::record::{
+    RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEAL_BYTES, record_bytes,
+};
 use super::recovery::Tail;
 use super::room::Room;
 use super::run::{RUN_BYTES_MAX, padded};
@@ -39,6 +41,8 @@ pub(super) struct ActiveSegment {
     witnessed: bool,
     /// Hard states in the log so far, modulo 2^16.
     states: u16,
+    /// Those of the entries of a record, to be summed.
+    headers: Vec<u8>,
 }
 
 impl ActiveSegment {
@@ -60,6 +64,7 @@ impl ActiveSegment {
             synced: tail.offset,
             witnessed: tail.witnessed,
             states: tail.states,
+            headers: Vec::new(),
         })
     }
 
@@ -92,17 +97,22 @@ impl ActiveSegment {
         self.staging.end() > self.file_bytes / 2
     }
 
-    /// How many of these entries the next record can have: those that fit in a run and in the
-    /// segment.
-    pub(super) fn run_length(&self, entries: &[Entry]) -> usize {
-        let mut bytes = 0;
-        let fits = |entry: &&Entry| {
-            let end = bytes + entry.encoded_len();
-            let is_one_run = bytes == 0 || end <= RUN_BYTES_MAX;
-            bytes = padded(end);
-            is_one_run && self.has_room(end)
-        };
-        entries.iter().take_while(fits).count()
+    /// How many of these entries the next record can have, those that fit in a run and in the
+    /// segment, and the bytes of its payload.
+    pub(super) fn run_length(&self, entries: &[Entry]) -> (usize, usize) {
+        let behind = self.staging.end() + RECORD_HEADER_BYTES as u64 + SEAL_BYTES;
+        let room = self.file_bytes.saturating_sub(behind);
+        let room = usize::try_from(room - room % RECORD_ALIGNMENT).unwrap_or(usize::MAX);
+        let (mut count, mut bytes) = (0, 0);
+        for entry in entries {
+            let end = padded(bytes) + entry.encoded_len();
+            if end > room || (count > 0 && end > RUN_BYTES_MAX) {
+                break;
+            }
+            count += 1;
+            bytes = end;
+        }
+        (count, bytes)
     }
 
     /// Adds a record that has no entries. Where it begins in the file.
@@ -119,61 +129,70 @@ impl ActiveSegment {
         Ok(offset)
     }
 
-    /// Adds a record with these entries, of which there are no more than
-    /// [`ActiveSegment::run_length`] says.
+    /// Adds a record with these entries, as many as [`ActiveSegment::run_length`] says, and with so
+    /// many bytes of payload.
     pub(super) fn stage_run(
         &mut self,
         record: Staged,
         entries: &[Entry],
+        payload_bytes: usize,
     ) -> Result<PlacedRecord, StorageError> {
-        let (places, payload_bytes) = self.places(entries);
-        // The header of the record comes when those of the entries were summed; it must be there
-        // still. Those of one large entry are summed before its payload.
-        let together = match entries {
-            [_] => RECORD_HEADER_BYTES + ENTRY_HEADER_BYTES,
-            _ => RECORD_HEADER_BYTES + payload_bytes,
-        };
-        self.staging.make_room(together, &self.file)?;
         let offset = self.staging.end();
-        let mut headers_checksum = 0;
-        self.staging.push(&[0; RECORD_HEADER_BYTES], &self.file)?;
-        for (entry, place) in entries.iter().zip(&places) {
-            self.staging.pad(place.offset, &self.file)?;
-            let header = entry.header();
-            headers_checksum = crc32c::crc32c_append(headers_checksum, &header);
-            self.staging.push(&header, &self.file)?;
-            if place.id == record.id {
-                let header = self.record_header(record, payload_bytes, headers_checksum);
-                let (header, _) = header.encode(self.segment.frame.seed);
-                self.staging.patch(offset, &header);
-            }
-            self.staging.push(entry.payload(), &self.file)?;
-        }
-        self.end_record(offset, payload_bytes)?;
+        let entries = match entries {
+            [entry] if payload_bytes > RUN_BYTES_MAX => vec![self.stage_large(record, entry)?],
+            _ => self.stage_together(record, entries, payload_bytes)?,
+        };
         Ok(PlacedRecord {
             segment: Arc::clone(&self.segment),
             offset,
             payload_bytes: u32::try_from(payload_bytes).expect("far below 4 GiB"),
-            entries: places,
+            entries,
         })
     }
 
-    /// Where the entries of the next record will stand, and the bytes of its payload.
-    fn places(&self, entries: &[Entry]) -> (Vec<Placed>, usize) {
-        let payload = self.staging.end() + RECORD_HEADER_BYTES as u64;
-        let mut end = 0;
-        let place = |entry: &Entry| {
-            let from = padded(end);
-            end = from + entry.encoded_len();
-            Placed {
-                id: entry.id(),
-                offset: payload + from as u64,
-                encoded_bytes: u32::try_from(entry.encoded_len()).expect("far below 4 GiB"),
-                is_membership: entry.kind() == EntryKind::Membership,
-            }
-        };
-        let places = entries.iter().map(place).collect();
-        (places, end)
+    fn stage_large(&mut self, record: Staged, entry: &Entry) -> Result<Placed, StorageError> {
+        let offset = self.staging.end();
+        let entry_header = entry.header();
+        let checksum = crc32c::crc32c(&entry_header);
+        let header = self.record_header(record, entry.encoded_len(), checksum);
+        let (header, _) = header.encode(self.segment.frame.seed);
+        for piece in [&header[..], &entry_header, entry.payload()] {
+            self.staging.push(piece, &self.file)?;
+        }
+        self.end_record(offset, entry.encoded_len())?;
+        Ok(place(entry, offset + RECORD_HEADER_BYTES as u64))
+    }
+
+    /// The header of the record comes first, and is known last.
+    fn stage_together(
+        &mut self,
+        record: Staged,
+        entries: &[Entry],
+        payload_bytes: usize,
+    ) -> Result<Vec<Placed>, StorageError> {
+        let offset = self.staging.end();
+        let bytes = usize::try_from(record_bytes(payload_bytes)).expect("a run fits in memory");
+        let space = self.staging.reserve(bytes, &self.file)?;
+        self.headers.clear();
+        let mut placed = Vec::with_capacity(entries.len());
+        let mut at = RECORD_HEADER_BYTES;
+        for entry in entries {
+            placed.push(place(entry, offset + at as u64));
+            let header = entry.header();
+            self.headers.extend_from_slice(&header);
+            let payload = at + ENTRY_HEADER_BYTES;
+            let end = at + entry.encoded_len();
+            space[at..payload].copy_from_slice(&header);
+            space[payload..end].copy_from_slice(entry.payload());
+            at = padded(end);
+            space[end..at].fill(0);
+        }
+        // In one go: one by one the calls take longer than the bytes.
+        let checksum = crc32c::crc32c(&self.headers);
+        let header = self.record_header(record, payload_bytes, checksum);
+        let (header, _) = header.encode(self.segment.frame.seed);
+        self.staging.patch(offset, &header);
+        Ok(placed)
     }
 
     /// A record that began at `offset` has all of its payload.
@@ -242,6 +261,16 @@ impl ActiveSegment {
         let offset = self.stage(seal, &[])?;
         self.sync()?;
         Ok(SealMark { offset, checksum })
+    }
+}
+
+/// An entry that begins at this offset of the file.
+fn place(entry: &Entry, offset: u64) -> Placed {
+    Placed {
+        id: entry.id(),
+        offset,
+        encoded_bytes: u32::try_from(entry.encoded_len()).expect("far below 4 GiB"),
+        is_membership: entry.kind() == EntryKind::Membership,
     }
 }
 
@@ -390,6 +419,7 @@ impl SegmentFactory {
             synced: 0,
             witnessed: false,
             states: beginning.states,
+            headers: Vec::new(),
         };
         active.staging.push(&header.encode(), &active.file)?;
         for known in &beginning.groups {

@@ -8,7 +8,7 @@ use crate::errors::io_error;
 use crate::files::{AlignedBuffer, DiskFile};
 
 /// Bytes that are put together before they are written without waiting for the rest of a batch.
-pub(super) const STAGED_BYTES_MAX: usize = 1 << 20;
+pub(super) const STAGED_BYTES_MAX: usize = 2 << 20;
 
 /// The end of a file that is appended to.
 #[derive(Debug)]
@@ -59,12 +59,18 @@ impl Staging {
         self.start + self.length as u64
     }
 
-    /// Makes sure that so many bytes, which fit in an empty buffer, fit without writing.
-    pub(super) fn make_room(&mut self, bytes: usize, file: &DiskFile) -> Result<(), StorageError> {
+    /// Room for so many bytes, less than [`STAGED_BYTES_MAX`] by a block, which the caller fills.
+    pub(super) fn reserve(
+        &mut self,
+        bytes: usize,
+        file: &DiskFile,
+    ) -> Result<&mut [u8], StorageError> {
         if self.length + bytes > STAGED_BYTES_MAX {
             self.write(file)?;
         }
-        Ok(())
+        let from = self.length;
+        self.length += bytes;
+        Ok(&mut self.buffer.bytes_mut()[from..self.length])
     }
 
     /// Adds bytes, as many as there are.

@@ -221,17 +221,16 @@ impl Writer {
     ) -> Outcome {
         let mut left = entries;
         while let Some(next) = left.first() {
-            let mut length = self.active.run_length(left);
-            if length == 0 {
+            if !self.active.has_room(next.encoded_len()) {
                 self.roll(record_bytes(next.encoded_len()))?;
-                length = self.active.run_length(left).max(1);
             }
+            let (length, bytes) = self.active.run_length(left);
             let (run, behind) = left.split_at(length);
             left = behind;
             let id = run[length - 1].id();
             self.last_group = group;
             let staged = record(kind, group, id, left.is_empty());
-            placements.push(self.active.stage_run(staged, run)?);
+            placements.push(self.active.stage_run(staged, run, bytes)?);
             if kind == RecordKind::Entry {
                 self.group(group).advance(id);
             }
