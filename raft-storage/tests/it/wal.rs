@@ -55,6 +55,47 @@ async fn an_entry_larger_than_a_segment_gets_a_segment_of_its_own() {
     assert_eq!(read[0].payload(), &payload);
 }
 
+/// On a real file system, where whole blocks are written past the page cache: batches of all
+/// lengths that end anywhere in a block, read while the next ones are written, and opened again in
+/// between.
+#[tokio::test]
+async fn batches_of_all_lengths_are_read_back_from_a_disk() {
+    let dir = disk_dir();
+    let options = WalOptions {
+        segment_bytes: 8 << 20,
+        reserve_bytes: Some(0),
+        ..WalOptions::default()
+    };
+    let lengths = (0..200_u64).map(|n| match n % 50 {
+        49 => (1, 5 << 20),
+        7 => (2, 300_000),
+        23 => (700, 1_000),
+        _ => (1 + n % 5, n * 37 % 4_099),
+    });
+    let mut written = Vec::new();
+    let (mut store, _) = WalLogStore::open(dir.path(), OWNER, options.clone()).unwrap();
+    for ((count, bytes), n) in lengths.zip(0_u8..) {
+        let payload = Bytes::from(vec![n; usize::try_from(bytes).unwrap()]);
+        let batch = batch(written.len() as u64 + 1, count, &payload);
+        written.extend(batch.entries.clone());
+        let from = Index(written.len().saturating_sub(12).max(1) as u64);
+        let reader = store.reader();
+        store.append(batch).await.unwrap();
+        let end = Index(written.len() as u64 + 1);
+        let read = reader.read(from..end, usize::MAX).await.unwrap();
+        assert_eq!(read, written[from.previous().0 as usize..], "batch {n}");
+        if n % 40 == 39 {
+            drop(store);
+            let opened = WalLogStore::open(dir.path(), OWNER, options.clone()).unwrap();
+            assert_eq!(opened.1.cut, None);
+            store = opened.0;
+        }
+    }
+    let end = Index(written.len() as u64 + 1);
+    let read = store.reader().read(Index(1)..end, usize::MAX).await;
+    assert_eq!(read.unwrap(), written);
+}
+
 /// Prints how long it takes to write 1 GiB of 4 KiB entries, to open the log and to read it.
 #[tokio::test]
 #[ignore = "writes 1 GiB"]

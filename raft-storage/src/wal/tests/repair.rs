@@ -240,6 +240,41 @@ fn damaged_image() -> (Sample, Image) {
     (sample, image)
 }
 
+/// The header of a record is damaged, which alone names its entries: there may be as many as have
+/// room in it.
+#[test]
+fn the_mark_reaches_past_the_smallest_entries_that_a_record_can_have() {
+    let dir = scratch_dir();
+    let changes = [
+        (0, vote(1, 4)),
+        (0, entries(1, 1, &[0; 9])),
+        // Vouches for what stands before it.
+        (1, vote(2, 4)),
+    ];
+    let mut models = [Model::default(), Model::default()];
+    runtime().block_on(async {
+        let (engine, _) = WalEngine::open(dir.path(), OWNER, options(None)).unwrap();
+        let mut stores = GROUPS.map(|group| engine.group(group).unwrap());
+        for (group, change) in &changes {
+            make(&mut stores[*group], change).await.unwrap();
+            models[*group].apply(change);
+        }
+    });
+    let mut image = read_dir(dir.path());
+    image.get_mut(&name(1)).unwrap()[HEADER_BYTES + 72] ^= 1;
+    runtime().block_on(async {
+        let dir = write_dir(&image);
+        let (engine, report) = open(dir.path()).unwrap();
+        assert!(report.repaired.is_some());
+        let (found, mark) = loaded(&engine, GROUPS[0]).await;
+        assert_eq!(found.hard_state, models[0].hard_state);
+        assert!(mark >= Some(models[0].last()), "{mark:?}");
+        // Not further than there is room for.
+        let room = (48 + 9 * 32) / 32;
+        assert!(mark <= Some(id(1, room)), "{mark:?}");
+    });
+}
+
 #[test]
 fn a_mark_lasts_until_the_log_has_reached_it() {
     let (_, image) = damaged_image();
