@@ -3,6 +3,8 @@
 //! ends, well or badly, and images go from each kind to each kind. Replies, digests and all that
 //! can be read are compared.
 
+mod kills;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
