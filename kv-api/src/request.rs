@@ -163,4 +163,6 @@ pub struct NodeStatus {
     pub refilling: Option<(u64, u64)>,
     /// Its disk has no room for commands, so it refuses them.
     pub is_short_of_room: bool,
+    /// Where its state is: `memory` or `rocksdb`.
+    pub state: String,
 }

@@ -295,11 +295,12 @@ impl Prepared {
             started,
         };
         let directory = Arc::new(directory);
+        let backends = config.backends();
         let service = Arc::new(Service {
             raft: raft.clone(),
             directory: Arc::clone(&directory),
             advertise: config.advertise,
-            storage: config.storage,
+            backends,
         });
         let local_addr = endpoint.local_addr();
         let accept = server::accept_loop(endpoint.clone(), service, config.clients, on_peer);

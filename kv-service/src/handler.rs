@@ -14,7 +14,7 @@ use raft_core::{NodeId, ProposeError, RaftHandle, ReadError, Role, RoleChange, S
 use tokio::sync::watch;
 
 use crate::admin::{self, AdminWork, Administered};
-use crate::config::StorageKind;
+use crate::config::{Backends, StorageKind};
 use crate::config_file::is_host_and_port;
 use crate::identity::DataDirectory;
 
@@ -31,7 +31,7 @@ pub(crate) struct Service {
     pub(crate) raft: RaftHandle,
     pub(crate) directory: Arc<DataDirectory>,
     pub(crate) advertise: String,
-    pub(crate) storage: StorageKind,
+    pub(crate) backends: Backends,
 }
 
 /// A request that may be executed.
@@ -289,7 +289,7 @@ impl Service {
                 .map_or(0, |snapshot| snapshot.meta.last.index.0),
             log_bytes: status.log.log_bytes,
             disk_bytes: self.directory.usage_bytes(),
-            storage: storage_name(self.storage),
+            storage: storage_name(self.backends.storage),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             members: members
                 .map(|(id, member)| (id.0, member.address.clone()))
@@ -298,6 +298,7 @@ impl Service {
             membership: admin::report(&status.members, status.is_changing()),
             refilling: status.refilling.map(|to| (to.term.0, to.index.0)),
             is_short_of_room: status.log.is_short_of_room,
+            state: self.backends.state.name().to_owned(),
         }
     }
 }

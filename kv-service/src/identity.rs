@@ -237,7 +237,7 @@ impl DataDirectory {
     /// Where a state that is not in memory is kept.
     #[must_use]
     pub fn state_path(&self) -> PathBuf {
-        self.path.join("state")
+        state_path(&self.path)
     }
 
     /// Where an image may be unpacked that is of another kind than the state.
@@ -325,7 +325,7 @@ impl DataDirectory {
 }
 
 impl IdentityFile {
-    pub(crate) fn owner(&self, path: &Path) -> Result<(Owner, StorageKind), IdentityError> {
+    pub(crate) fn owner(&self, path: &Path) -> Result<(Owner, Backends), IdentityError> {
         let cluster = self.cluster.parse().map_err(|_| IdentityError::Damaged {
             path: path.join(IDENTITY),
             what: format!("the cluster is {:?}", self.cluster),
@@ -335,7 +335,11 @@ impl IdentityFile {
             node: NodeId(self.node),
             incarnation: Incarnation(self.incarnation),
         };
-        Ok((owner, self.storage))
+        let backends = Backends {
+            storage: self.storage,
+            state: self.state,
+        };
+        Ok((owner, backends))
     }
 }
 
@@ -346,6 +350,11 @@ pub(crate) fn log_path(data: &Path, storage: StorageKind) -> PathBuf {
         StorageKind::File | StorageKind::Memory => "wal",
     };
     data.join(name)
+}
+
+/// Where a node with this data directory keeps a state that is not in memory.
+pub(crate) fn state_path(data: &Path) -> PathBuf {
+    data.join("state")
 }
 
 pub(crate) fn require_formatted(path: &Path, node: NodeId) -> Result<(), IdentityError> {

@@ -8,13 +8,15 @@ use raft_core::{LogId, Membership, NodeId, StorageError};
 use raft_storage::WalOwner;
 pub use raft_storage::inspect::{
     FileKind, FileReport, Finding, FindingKind, LogReport, SegmentReport, SnapshotsReport,
+    StateReport,
 };
 use raft_storage::inspect::{inspect_snapshots, inspect_wal};
 
-use crate::config::{NodeConfig, StorageKind};
+use crate::config::{Backends, NodeConfig, StateKind, StorageKind};
 use crate::files::{entry_names, is_directory};
-use crate::identity::{Owner, compare_owners, log_path};
+use crate::identity::{Owner, compare_owners, log_path, state_path};
 use crate::identity_error::IdentityError;
+pub use crate::state_facts::StateFacts;
 use crate::stopped::StoppedDirectory;
 
 /// All that was found.
@@ -26,6 +28,8 @@ pub struct Inspection {
     pub owner: Owner,
     /// Where the log is kept.
     pub storage: StorageKind,
+    /// Where the state is kept.
+    pub state: StateKind,
     /// How often the node was started; none where that cannot be read.
     pub boot: Option<u64>,
     /// Who belongs to the cluster, as far as this node knows.
@@ -34,6 +38,10 @@ pub struct Inspection {
     pub log: LogReport,
     /// The snapshots.
     pub snapshots: SnapshotsReport,
+    /// The files of the state; none where it is kept in memory.
+    pub state_files: StateReport,
+    /// What is in the state; none where it is kept in memory, not there yet or damaged.
+    pub state_facts: Option<StateFacts>,
     /// What is not as it should be, the harmless included, in the order of the files.
     pub problems: Vec<Problem>,
 }
@@ -64,6 +72,8 @@ pub enum Meaning {
     Refilled,
     /// The same, and there are no others.
     Backup,
+    /// The state can be made again from what else is on the disk.
+    State,
     /// It is not this node's.
     Foreign,
     /// A small file that holds nothing but this; it can be made anew.
@@ -88,6 +98,7 @@ impl Meaning {
             Self::LostDisk(_) => "lost-disk",
             Self::Backup => "restore-backup",
             Self::Refilled => "refilled-by-leader",
+            Self::State => "remake-state",
             Self::Foreign => "foreign",
             Self::ResetKey => "reset-key",
             Self::Unreadable => "unreadable",
@@ -114,6 +125,10 @@ impl fmt::Display for Meaning {
             Self::Backup => f.write_str(
                 "this node is the only voter, so nobody else has its data: restore a backup with \
                  `flotilla snapshot restore`",
+            ),
+            Self::State => f.write_str(
+                "snapshot and log have all of it: move the directory `state` away, and the node \
+                 makes it again when it starts",
             ),
             Self::Foreign => f.write_str(
                 "it belongs to another node or program: put this node's own directory back, or \
@@ -179,6 +194,12 @@ pub enum InspectError {
          `--features rocksdb`", .0.display()
     )]
     WithoutRocksdb(PathBuf),
+    /// A state in RocksDB, in a program that cannot read it.
+    #[error(
+        "{} is a state in RocksDB, which is not in this program: build it with \
+         `--features rocksdb`", .0.display()
+    )]
+    StateWithoutRocksdb(PathBuf),
     /// Nothing is kept.
     #[error("{} is of storage memory: nothing is kept in it", .0.display())]
     Memory(PathBuf),
@@ -209,24 +230,19 @@ fn look_at(
     let node = expected.as_ref().map_or(NodeId(0), |(owner, _)| owner.node);
     let directory = StoppedDirectory::open(path, node)?;
     let mut wrong = Wrong::default();
-    let (owner, storage) = match (&directory.identity, &expected) {
-        (Ok((found, storage)), Some((owner, _))) => {
+    let (owner, Backends { storage, state }) = match (&directory.identity, &expected) {
+        (Ok((found, backends)), Some((owner, _))) => {
             compare_owners(path, found, owner)?;
-            (*owner, *storage)
+            (*owner, *backends)
         }
-        (Ok((found, storage)), None) => (*found, *storage),
+        (Ok((found, backends)), None) => (*found, *backends),
         (Err(error @ IdentityError::Damaged { .. }), Some((owner, config))) => {
             wrong.small_file(error, Cause::Identity);
-            (*owner, config.storage)
+            (*owner, config.backends())
         }
         (Err(error), _) => return Err(error.clone().into()),
     };
-    if let Err(error) = &directory.boot {
-        wrong.small_file(error, Cause::Identity);
-    }
-    if let Err(error) = &directory.reset_key {
-        wrong.small_file(error, Cause::ResetKey);
-    }
+    wrong.small_files(&directory);
     let boot = directory.boot.clone().ok();
     let snapshots = inspect_snapshots(&path.join("snapshots"), &wal_owner(owner))?;
     let log_dir = log_path(path, storage);
@@ -248,6 +264,10 @@ fn look_at(
     {
         wrong.gap(&log, &log_dir, &snapshots);
     }
+    let (state_files, state_facts) = match state {
+        StateKind::Memory => (StateReport::default(), None),
+        StateKind::Rocksdb => inspect_kept_state(path, owner, &log, &snapshots)?,
+    };
     let membership = membership(
         &log,
         &snapshots,
@@ -255,17 +275,21 @@ fn look_at(
     );
     wrong.store(&log.findings);
     wrong.store(&snapshots.findings);
+    wrong.store(&state_files.findings);
     let problems = wrong.0.into_iter();
     let problems = problems.map(|(it, cause)| problem(it, cause, owner.node, &membership));
     Ok(Inspection {
         path: path.to_owned(),
         owner,
         storage,
+        state,
         boot,
         problems: problems.collect(),
         membership,
         log,
         snapshots,
+        state_files,
+        state_facts,
     })
 }
 
@@ -306,6 +330,60 @@ fn inspect_rocksdb(log_dir: &Path, _owner: Owner) -> Result<LogReport, InspectEr
     Err(InspectError::WithoutRocksdb(log_dir.to_owned()))
 }
 
+/// Looks at the state, and whether log and snapshot have all that is in it.
+fn inspect_kept_state(
+    path: &Path,
+    owner: Owner,
+    log: &LogReport,
+    snapshots: &SnapshotsReport,
+) -> Result<(StateReport, Option<StateFacts>), InspectError> {
+    let (mut files, facts) = inspect_state(path, owner)?;
+    if let Some((applied, end)) = ahead(&files, log, snapshots) {
+        files.add_ahead(&state_path(path), applied, end);
+    }
+    Ok((files, facts))
+}
+
+#[cfg(feature = "rocksdb")]
+fn inspect_state(
+    path: &Path,
+    owner: Owner,
+) -> Result<(StateReport, Option<StateFacts>), InspectError> {
+    let found = crate::durable::inspect(&state_path(path), &wal_owner(owner))?;
+    Ok(found)
+}
+
+#[cfg(not(feature = "rocksdb"))]
+fn inspect_state(
+    path: &Path,
+    _owner: Owner,
+) -> Result<(StateReport, Option<StateFacts>), InspectError> {
+    Err(InspectError::StateWithoutRocksdb(state_path(path)))
+}
+
+/// The last entry of the state, and that of log and snapshot, where it is beyond them. An entry is
+/// applied when it is durable in the log, so that cannot be, unless the log lost entries and says
+/// so: then the leader still has them.
+fn ahead(
+    state: &StateReport,
+    log: &LogReport,
+    snapshots: &SnapshotsReport,
+) -> Option<(LogId, LogId)> {
+    let is_whole = |findings: &[Finding]| findings.iter().all(|it| it.kind.is_harmless());
+    if log.refill_to.is_some() || !is_whole(&log.findings) || !is_whole(&snapshots.findings) {
+        return None;
+    }
+    let latest = snapshots.latest.as_ref();
+    let covered = latest.map_or(LogId::ZERO, |latest| latest.meta.last);
+    let end = if log.last.index > covered.index {
+        log.last
+    } else {
+        covered
+    };
+    let applied = state.applied?;
+    (applied.index > end.index).then_some((applied, end))
+}
+
 /// Why something is wrong.
 #[derive(Clone, Copy)]
 enum Cause {
@@ -336,6 +414,15 @@ impl Wrong {
         let findings = findings.iter().cloned();
         self.0
             .extend(findings.map(|finding| (finding.clone(), Cause::Store(finding.kind))));
+    }
+
+    fn small_files(&mut self, directory: &StoppedDirectory) {
+        if let Err(error) = &directory.boot {
+            self.small_file(error, Cause::Identity);
+        }
+        if let Err(error) = &directory.reset_key {
+            self.small_file(error, Cause::ResetKey);
+        }
     }
 
     fn small_file(&mut self, error: &IdentityError, cause: Cause) {
@@ -389,6 +476,7 @@ fn problem(finding: Finding, cause: Cause, node: NodeId, membership: &Membership
         Cause::Store(FindingKind::Leftover) => Meaning::Leftover,
         Cause::Store(FindingKind::Foreign) => Meaning::Foreign,
         Cause::Store(FindingKind::Unreadable) => Meaning::Unreadable,
+        Cause::Store(FindingKind::State) => Meaning::State,
         Cause::ResetKey => Meaning::ResetKey,
         Cause::Store(FindingKind::Refillable) if !is_alone => Meaning::Refilled,
         Cause::Store(FindingKind::Log | FindingKind::Snapshot | FindingKind::Refillable)

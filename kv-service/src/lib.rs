@@ -59,6 +59,8 @@ mod server;
 pub mod sessions;
 #[cfg(feature = "server")]
 mod start_error;
+#[cfg(feature = "server")]
+mod state_facts;
 pub mod state_machine;
 #[cfg(feature = "server")]
 mod stopped;

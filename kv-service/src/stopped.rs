@@ -4,15 +4,15 @@ use std::path::Path;
 
 use raft_core::NodeId;
 
-use crate::config::StorageKind;
+use crate::config::Backends;
 use crate::files::{SharedLock, share_lock};
 use crate::identity::{LOCK, Owner, read_boot, read_identity, read_reset_key, require_formatted};
 use crate::identity_error::IdentityError;
 
 /// The directory of a node that does not run, looked at without changing anything.
 pub(crate) struct StoppedDirectory {
-    /// Whose it is, and the storage that it was used with.
-    pub(crate) identity: Result<(Owner, StorageKind), IdentityError>,
+    /// Whose it is, and what it was used with.
+    pub(crate) identity: Result<(Owner, Backends), IdentityError>,
     /// Starts so far.
     pub(crate) boot: Result<u64, IdentityError>,
     /// Whether the key of stateless resets is there.

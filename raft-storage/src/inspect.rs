@@ -3,8 +3,11 @@
 
 pub use crate::inspection::{
     FileKind, FileReport, Finding, FindingKind, LogReport, SegmentReport, SnapshotsReport,
+    StateReport,
 };
 #[cfg(feature = "rocksdb")]
 pub use crate::rocks::inspect::inspect_rocks;
+#[cfg(feature = "rocksdb")]
+pub use crate::rocks_state::inspect::inspect_state;
 pub use crate::snapshots::inspect::inspect_snapshots;
 pub use crate::wal::inspect::inspect_wal;

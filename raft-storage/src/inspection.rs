@@ -42,6 +42,19 @@ pub struct SnapshotsReport {
     pub findings: Vec<Finding>,
 }
 
+/// What was found in the directory of a state that is kept in RocksDB.
+#[derive(Clone, Debug, Default)]
+pub struct StateReport {
+    /// The last entry that is part of it. None where there is no state, or it cannot be read.
+    pub applied: Option<LogId>,
+    /// Keys of the database, those included that are not the state machine's.
+    pub records: u64,
+    /// Every file of the directory, by name.
+    pub files: Vec<FileReport>,
+    /// What is not as it should be, or will be cleared away.
+    pub findings: Vec<Finding>,
+}
+
 /// One file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileReport {
@@ -122,6 +135,8 @@ pub enum FindingKind {
     Log,
     /// The newest snapshot is not what was written.
     Snapshot,
+    /// The state is not what was written. Snapshot and log have all that it is made of.
+    State,
     /// It belongs to somebody else, or was written by a newer program.
     Foreign,
     /// The system did not let it be read.
@@ -189,6 +204,26 @@ impl FileReport {
     pub(crate) fn new(disk: &Disk, path: PathBuf, kind: FileKind) -> Result<Self, StorageError> {
         let bytes = disk.open_to_read(&path)?.length()?;
         Ok(Self { path, bytes, kind })
+    }
+}
+
+impl StateReport {
+    /// Adds what the state was refused for. `dir` is to blame where no file is.
+    pub fn add(&mut self, error: StorageError, dir: &Path) {
+        let finding = Finding::from_error(error, dir, FindingKind::State);
+        self.findings.push(finding);
+    }
+
+    /// Adds that the state is of an entry that neither log nor snapshot have, which end with `end`.
+    pub fn add_ahead(&mut self, dir: &Path, applied: LogId, end: LogId) {
+        self.findings.push(Finding {
+            path: dir.to_owned(),
+            offset: 0,
+            what: format!(
+                "the state is as of entry {applied}, but log and snapshot end with {end}"
+            ),
+            kind: FindingKind::Log,
+        });
     }
 }
 

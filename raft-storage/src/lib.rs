@@ -29,6 +29,8 @@ mod owner;
 #[cfg(feature = "rocksdb")]
 mod rocks;
 #[cfg(feature = "rocksdb")]
+mod rocks_errors;
+#[cfg(feature = "rocksdb")]
 pub mod rocks_state;
 #[cfg(any(test, feature = "sim-disk"))]
 pub mod sim_disk;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use kv_service::config::NodeConfig;
+use kv_service::config::{NodeConfig, StateKind};
 use kv_service::inspect::{
     FileKind, FileReport, Inspection, Problem, SegmentReport, inspect, inspect_data,
 };
@@ -85,6 +85,7 @@ fn files(inspection: &Inspection) -> impl Iterator<Item = &FileReport> {
         .files
         .iter()
         .chain(&inspection.snapshots.files)
+        .chain(&inspection.state_files.files)
 }
 
 fn object(inspection: &Inspection) -> Value {
@@ -121,6 +122,7 @@ fn object(inspection: &Inspection) -> Value {
         // As text, because many readers of JSON round large numbers.
         "incarnation": owner.incarnation.0.to_string(),
         "storage": inspection.storage.name(),
+        "state": state_object(inspection),
         "starts": inspection.boot,
         "term": log.hard_state.map(|it| it.term.0),
         "vote": log.hard_state.and_then(|it| it.vote).map(|id| id.0),
@@ -136,6 +138,19 @@ fn object(inspection: &Inspection) -> Value {
         "files": files(inspection).map(file).collect::<Vec<_>>(),
         "findings": inspection.problems.iter().map(problem).collect::<Vec<_>>(),
         "clean": inspection.is_clean(),
+    })
+}
+
+fn state_object(inspection: &Inspection) -> Value {
+    let (files, facts) = (&inspection.state_files, inspection.state_facts);
+    json!({
+        "kind": inspection.state.name(),
+        "applied_index": files.applied.map(|applied| applied.index.0),
+        "applied_term": files.applied.map(|applied| applied.term.0),
+        "records": files.records,
+        "keys": facts.map(|facts| facts.keys),
+        "revision": facts.map(|facts| facts.revision),
+        "sessions": facts.map(|facts| facts.sessions),
     })
 }
 
@@ -217,8 +232,23 @@ fn facts(inspection: &Inspection) -> Vec<String> {
         format!("term      {term}"),
         format!("log       {entries}"),
         format!("snapshot  {snapshot}"),
+        format!("state     {}", state_words(inspection)),
         format!("voters    {}", voters.join(", ")),
     ]
+}
+
+fn state_words(inspection: &Inspection) -> String {
+    let name = inspection.state.name();
+    let files = &inspection.state_files;
+    match (inspection.state_facts, files.applied) {
+        (Some(facts), Some(applied)) => format!(
+            "{name}, as of entry {applied}: revision {}, {} keys, {} sessions, {} records",
+            facts.revision, facts.keys, facts.sessions, files.records
+        ),
+        _ if inspection.state == StateKind::Memory => format!("{name}, made again at every start"),
+        (_, Some(applied)) => format!("{name}, as of entry {applied}, not readable"),
+        (_, None) => format!("{name}, none that can be read"),
+    }
 }
 
 fn kind(kind: &FileKind) -> Value {

@@ -8,7 +8,7 @@ use crate::commands::data::connect;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{Output, columns, printable};
 
-const COLUMNS: [&str; 13] = [
+const COLUMNS: [&str; 14] = [
     "ID",
     "ADDRESS",
     "ROLE",
@@ -21,6 +21,7 @@ const COLUMNS: [&str; 13] = [
     "LOG",
     "DISK",
     "STORAGE",
+    "STATE",
     "VERSION",
 ];
 
@@ -134,6 +135,7 @@ fn node_object(report: &NodeReport, members: Option<&MembersReport>) -> Value {
             json!({ "term": term, "index": index })
         }),
         "storage": status.map(|status| &status.storage),
+        "state": status.map(|status| &status.state),
         "version": status.map(|status| &status.version),
     })
 }
@@ -198,6 +200,7 @@ fn row(
         size(status.log_bytes),
         size(status.disk_bytes),
         printable(status.storage.as_bytes()),
+        printable(status.state.as_bytes()),
         printable(status.version.as_bytes()),
     ]
 }
@@ -302,6 +305,7 @@ mod tests {
                 "short_of_room",
                 "refilling",
                 "storage",
+                "state",
                 "version",
             ];
             expected.sort_unstable();

@@ -38,7 +38,7 @@ fn a_log_that_forgets_is_not_put_under_a_state_that_does_not() {
 
 #[cfg(feature = "rocksdb")]
 mod built_in {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use rustix::process::Signal;
 
@@ -106,6 +106,94 @@ mod built_in {
         let node = cluster.dir.join("node-1/node.toml");
         let other = run(["serve", "--state", "memory", "--config", text(&node)]);
         assert!(other.expect_error(2).contains("member replace 1"));
+    }
+
+    /// What `check` says of a node, with this exit code; it changes nothing.
+    fn report(node: &Path, code: i32) -> serde_json::Value {
+        let checked = run(["check", text(node), "--json"]);
+        checked.expect(code);
+        serde_json::from_slice(&checked.stdout).expect("one object")
+    }
+
+    fn largest_table(node: &Path) -> PathBuf {
+        let files = std::fs::read_dir(node.join("data/state/gen-1")).expect("listed");
+        let tables = files.map(|file| file.expect("listed").path());
+        let tables = tables.filter(|path| path.extension().is_some_and(|end| end == "sst"));
+        let bytes = |path: &PathBuf| std::fs::metadata(path).expect("there").len();
+        tables.max_by_key(bytes).expect("it was flushed")
+    }
+
+    #[test]
+    fn a_damaged_state_is_told_and_made_again_from_snapshot_and_log() {
+        let mut cluster = Cluster::start(&["--nodes", "1", "--state", "rocksdb"]);
+        for number in 0..20 {
+            cluster.run(["put", &format!("k{number}"), "v"]).expect(0);
+        }
+        let told = cluster.run(["status", "--json"]).json();
+        assert_eq!(told["nodes"][0]["state"], "rocksdb");
+        assert_eq!(told["nodes"][0]["storage"], "file");
+        assert!(cluster.run(["status"]).expect(0).contains("STATE"));
+        assert_eq!(cluster.terminate().code(), Some(0));
+        let node = cluster.dir.join("node-1");
+        let whole = report(&node, 0);
+        let state = &whole["state"];
+        assert_eq!(
+            (&state["kind"], &state["keys"]),
+            (&"rocksdb".into(), &20.into())
+        );
+        assert_eq!(state["revision"], 20);
+        assert!(state["applied_index"].as_u64() >= Some(20), "{state:#}");
+        assert!(state["applied_index"].as_u64() <= whole["last_index"].as_u64());
+        assert!(state["records"].as_u64() > Some(20), "{state:#}");
+
+        // Every byte of the blocks counts: of the first keys, and of the last ones.
+        let table = largest_table(&node);
+        let good = std::fs::read(&table).expect("read");
+        for place in [10, good.len() / 4] {
+            let mut bad = good.clone();
+            bad[place] ^= 0x10;
+            std::fs::write(&table, &bad).expect("written");
+            let damaged = report(&node, 1);
+            assert_eq!(
+                damaged["findings"][0]["meaning"], "remake-state",
+                "{damaged:#}"
+            );
+            assert_eq!(
+                std::fs::read(&table).expect("read"),
+                bad,
+                "nothing was changed"
+            );
+        }
+        std::fs::rename(node.join("data/state"), node.join("damaged")).expect("moved");
+        let again = report(&node, 0);
+        assert!(again["state"]["applied_index"].is_null(), "{again:#}");
+        let mut cluster = Cluster::start_in(&cluster.dir.clone(), &[]);
+        assert_eq!(cluster.run(["get", "k19"]).stdout, b"v");
+        assert_eq!(cluster.terminate().code(), Some(0));
+        assert_eq!(report(&node, 0)["state"]["keys"], 20);
+    }
+
+    /// A state is never ahead of its log, but for one that says what it lost.
+    #[test]
+    fn a_state_beyond_its_log_is_told() {
+        let mut cluster = Cluster::start(&["--nodes", "1", "--state", "rocksdb"]);
+        cluster.run(["put", "k", "1"]).expect(0);
+        assert_eq!(cluster.terminate().code(), Some(0));
+        let node = cluster.dir.join("node-1");
+        let older = node.join("older");
+        std::fs::rename(node.join("data/wal"), &older).expect("moved");
+        let copied = std::process::Command::new("cp")
+            .args(["-a", text(&older), text(&node.join("data/wal"))])
+            .status();
+        assert!(copied.expect("cp starts").success());
+        let mut cluster = Cluster::start_in(&cluster.dir.clone(), &[]);
+        cluster.run(["put", "k", "2"]).expect(0);
+        assert_eq!(cluster.terminate().code(), Some(0));
+        std::fs::remove_dir_all(node.join("data/wal")).expect("removed");
+        std::fs::rename(&older, node.join("data/wal")).expect("moved");
+        let ahead = report(&node, 1);
+        let what = ahead["findings"][0]["what"].as_str().expect("words");
+        assert!(what.contains("log and snapshot end with"), "{ahead:#}");
     }
 
     /// Backups go from each kind to each kind.

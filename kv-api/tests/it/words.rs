@@ -230,7 +230,7 @@ fn notice() -> impl Strategy<Value = Notice> {
 fn node_status() -> impl Strategy<Value = NodeStatus> {
     (
         any::<[u64; 9]>(),
-        vec(text(), 5),
+        vec(text(), 6),
         option::of(any::<u64>()),
         vec((any::<u64>(), text()), 0..5),
         members_report(),
@@ -254,6 +254,7 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
             log_start: numbers[8],
             refilling: leader.map(|index| (numbers[1], index)),
             is_short_of_room: numbers[0] % 2 == 0,
+            state: texts[5].clone(),
             membership,
         })
 }

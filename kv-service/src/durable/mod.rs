@@ -10,11 +10,12 @@
 //! ```
 //!
 //! - `failure`: what goes wrong; `records`: keys and values; `live`: the map; `changes`: what a
-//!   batch writes; `load`: the way
-//!   back; `restore`: images of both kinds.
+//!   batch writes; `load`: the way back;
+//!   `restore`: images of both kinds; `inspect`: a look at that of a stopped node.
 
 mod changes;
 mod failure;
+mod inspect;
 mod live;
 mod load;
 mod records;
@@ -44,6 +45,7 @@ use failure::{DurableError, on_thread};
 use live::DiskLive;
 use restore::Incoming;
 
+pub(crate) use inspect::inspect;
 pub(crate) use restore::{Unpacked, unpack};
 
 /// Bytes of changed keys and values after which a batch is written, though more commands are there:

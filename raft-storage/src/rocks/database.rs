@@ -9,7 +9,7 @@ use raft_core::{AppendBatch, EntryKind, HardState, Index, LogId, LogUsage, Stora
 use rocksdb::properties::{SIZE_ALL_MEM_TABLES, TOTAL_SST_FILES_SIZE};
 use rocksdb::{ColumnFamily, DB, DBRawIterator, WriteBatch};
 
-use super::calls::{rocks_error, write_synced};
+use super::calls::write_synced;
 use super::keys::{self, LogEnd};
 use super::opening;
 use super::options::META;
@@ -19,6 +19,7 @@ use crate::errors::damaged;
 use crate::hard_state::{decode_hard_state, encode_hard_state};
 use crate::outline::Outline;
 use crate::owner::WalOwner;
+use crate::rocks_errors::rocks_error;
 
 /// What writer and readers share.
 #[derive(Debug)]

@@ -6,7 +6,6 @@ use std::path::Path;
 use raft_core::StorageError;
 use rocksdb::{IteratorMode, ReadOptions};
 
-use super::calls::rocks_error;
 use super::database::Shared;
 use super::opening;
 use super::options::ENTRIES;
@@ -14,6 +13,7 @@ use super::tail::find_torn;
 use crate::files::Disk;
 use crate::inspection::{FileKind, FileReport, Finding, FindingKind, LogReport, list, name_of};
 use crate::owner::WalOwner;
+use crate::rocks_errors::rocks_error;
 
 /// Bytes of entries that are looked at at once, unless a single one is larger.
 const READ_BYTES: usize = 4 << 20;

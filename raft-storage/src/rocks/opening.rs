@@ -6,13 +6,14 @@ use std::path::Path;
 use raft_core::StorageError;
 use rocksdb::{DB, DBRecoveryMode, IteratorMode, Options, WriteBatch};
 
-use super::calls::{rocks_error, write_synced};
+use super::calls::write_synced;
 use super::keys::{self, OWNER_KEY};
 use super::options::{ENTRIES, META, database_options, families, family_options};
 use super::tail::find_torn;
 use crate::errors::{damaged, foreign};
 use crate::files::Disk;
 use crate::owner::WalOwner;
+use crate::rocks_errors::rocks_error;
 
 /// Opens the database in `dir`. A new one becomes `owner`'s; another's is refused before anything
 /// of a log is changed in it; one of an older version becomes one of this version.

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use raft_core::{Entry, Index, LogReader, LogUsage, StorageError, Term};
 use rocksdb::{DB, ReadOptions, SnapshotWithThreadMode};
 
-use super::calls::rocks_error;
 use super::database::Shared;
 use super::keys::{self, LogEnd};
 use crate::blocking::blocking;
 use crate::outline::fits_read;
+use crate::rocks_errors::rocks_error;
 
 /// The most bytes that RocksDB reads ahead of a read.
 const READAHEAD_BYTES_MAX: usize = 1 << 20;

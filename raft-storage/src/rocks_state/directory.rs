@@ -15,10 +15,10 @@ use raft_core::StorageError;
 use crate::errors::{damaged, io_error};
 use crate::files::{DirLock, Disk};
 
-const CURRENT: &str = "current";
+pub(super) const CURRENT: &str = "current";
 const CURRENT_NEW: &str = "current.new";
 const GENERATION: &str = "gen-";
-const IMAGE: &str = "image-";
+pub(super) const IMAGE: &str = "image-";
 
 /// The directory of a state. The lock is held until it is dropped.
 #[derive(Debug)]
@@ -151,7 +151,7 @@ pub(super) fn sync(dir: &Path) -> Result<(), StorageError> {
 }
 
 /// The number of the database that counts; none where none ever did.
-fn read_current(path: &Path) -> Result<Option<u64>, StorageError> {
+pub(super) fn read_current(path: &Path) -> Result<Option<u64>, StorageError> {
     let file = path.join(CURRENT);
     let bytes = match fs::read(&file) {
         Ok(bytes) => bytes,
@@ -165,7 +165,7 @@ fn read_current(path: &Path) -> Result<Option<u64>, StorageError> {
     Ok(Some(number))
 }
 
-fn generation_of(name: &str) -> Option<u64> {
+pub(super) fn generation_of(name: &str) -> Option<u64> {
     let digits = name.strip_prefix(GENERATION)?;
     let number: u64 = digits.parse().ok()?;
     (number > 0 && digits == number.to_string()).then_some(number)

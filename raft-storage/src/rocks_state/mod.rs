@@ -23,6 +23,7 @@
 mod batch;
 mod directory;
 mod image;
+pub(crate) mod inspect;
 mod options;
 mod parts;
 mod replacement;

@@ -11,11 +11,12 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use raft_core::{ClusterId, Incarnation, Index, LogId, NodeId, StorageError, Term};
-use rocksdb::{DB, DBRawIterator, ErrorKind, ReadOptions};
+use rocksdb::{DB, DBRawIterator, ReadOptions};
 
 use super::options::{StateOptions, database_options};
 use crate::errors::{damaged, foreign};
 use crate::owner::WalOwner;
+use crate::rocks_errors::rocks_error;
 
 /// The version of the keys and values that are not the machine's. Another one is refused.
 const FORMAT_VERSION: u32 = 1;
@@ -223,27 +224,5 @@ impl Iterator for StateRange<'_> {
         let found = (key.get(1..).unwrap_or_default().to_vec(), value.to_vec());
         self.iterator.next();
         Some(Ok(found))
-    }
-}
-
-/// RocksDB tells errors as text with a kind in front.
-pub(super) fn rocks_error(
-    operation: &'static str,
-    path: &Path,
-    error: &rocksdb::Error,
-) -> StorageError {
-    let message = error.to_string();
-    let shown = path.display().to_string();
-    match error.kind() {
-        ErrorKind::Corruption => damaged(path, 0, message),
-        ErrorKind::IOError if message.contains("No space left on device") => StorageError::Full {
-            operation,
-            path: shown,
-        },
-        _ => StorageError::Io {
-            operation,
-            path: shown,
-            message,
-        },
     }
 }
