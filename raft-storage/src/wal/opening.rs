@@ -113,7 +113,7 @@ impl<'a> Opening<'a> {
             let cut = cut::cut(&self.disk, self.dir, &tail.segment, torn)?;
             tracing::warn!(
                 file = %cut.path.display(), offset = cut.offset, bytes = cut.bytes,
-                copy = %cut.copy.display(), "the torn end of the log was cut"
+                copy = ?cut.copy, "the torn end of the log was cut"
             );
             report.cut = Some(cut);
         }

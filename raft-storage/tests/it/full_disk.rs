@@ -121,3 +121,37 @@ async fn a_log_on_a_full_disk_says_so_goes_on_in_its_reserve_and_recovers() {
     fs::remove_file(ballast).unwrap();
     assert_eq!(open(&dir).load().await.unwrap().last.index, Index(index));
 }
+
+#[tokio::test]
+async fn a_torn_end_is_cut_on_a_disk_that_is_full() {
+    let Some(disk) = SmallDisk::mount() else {
+        return;
+    };
+    let dir = disk.0.path().join("log");
+    let options = WalOptions {
+        segment_bytes: 64 << 10,
+        reserve_bytes: Some(0),
+        ..WalOptions::default()
+    };
+    let (mut store, _) = WalLogStore::open(&dir, OWNER, options.clone()).unwrap();
+    append(&mut store, 1).await.unwrap();
+    drop(store);
+    let segment = dir.join("00000000000000000001.wal");
+    let mut bytes = fs::read(&segment).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[end + 100..end + 9_000].fill(0xab);
+    fs::write(&segment, bytes).unwrap();
+    let ballast = disk.fill();
+    let (mut store, report) = WalLogStore::open(&dir, OWNER, options.clone()).unwrap();
+    let cut = report.cut.expect("it is told of");
+    assert_eq!(cut.copy, None);
+    append(&mut store, 2).await.unwrap();
+    drop(store);
+    let names = fs::read_dir(&dir).unwrap().map(|file| file.unwrap());
+    let torn = names.filter(|file| file.file_name().to_string_lossy().starts_with("torn-"));
+    assert_eq!(torn.count(), 0, "half of a copy is no copy");
+    fs::remove_file(ballast).unwrap();
+    let (mut store, report) = WalLogStore::open(&dir, OWNER, options).unwrap();
+    assert_eq!(report.cut, None);
+    assert_eq!(store.load().await.unwrap().last.index, Index(2));
+}

@@ -266,7 +266,7 @@ fn a_torn_tail_is_cut_kept_aside_and_reported_once() {
         let offset = usize::try_from(cut.offset).unwrap();
         assert!(offset <= torn_from);
         assert_eq!(cut.bytes, (end.next_multiple_of(8) - offset) as u64);
-        let kept = fs::read(&cut.copy).unwrap();
+        let kept = fs::read(cut.copy.unwrap()).unwrap();
         assert_eq!(kept, image[&last][offset..end.next_multiple_of(8)]);
         let mut model = runtime().block_on(contents(&mut store)).unwrap();
         let change = entries(7, model.entries.len() as u64 + 1, &[33]);
@@ -290,7 +290,7 @@ fn torn_tails_that_are_kept_aside_are_bounded_in_number() {
         bytes[end + 100] = 1;
         fs::write(&path, bytes).unwrap();
         let (mut store, report) = open(dir.path()).unwrap();
-        assert!(report.cut.is_some_and(|cut| cut.copy.exists()));
+        assert!(report.cut.is_some_and(|cut| cut.copy.unwrap().exists()));
         runtime()
             .block_on(store.append(batch(8, next, &[1])))
             .unwrap();
