@@ -4,41 +4,34 @@
 # needed, how long it took, the longest commit meanwhile, and that nobody was elected.
 #
 #   scripts/big-snapshot.sh [MIB]          default: 2048 MiB of values
-#   STORAGE=file PORT=7900 SECONDS_OF_LOAD=60 FLOTILLA=target/release/flotilla \
+#   STORAGE=file STATE=memory PORT=7900 SECONDS_OF_LOAD=60 FLOTILLA=target/release/flotilla \
 #       TMPDIR=/var/tmp scripts/big-snapshot.sh
 #
 # Needs python3, about 5 times as much memory as there are values, and 20 times as much disk.
 # Exit code 0: the new node votes, has every key, and the term is the one of the beginning.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/lib/nodes.sh
 
 mib=${1:-2048}
 load=${SECONDS_OF_LOAD:-60}
-flotilla=${FLOTILLA:-${CARGO_TARGET_DIR:-target}/release/flotilla}
-[ -x "$flotilla" ] || cargo build --locked --release --package flotilla
+storage=${STORAGE:-file}
+state=${STATE:-memory}
 work=$(mktemp -d)
 data=$work/data
-export FLOTILLA_CONFIG=$data/client.toml FLOTILLA_ADMIN_CONFIG=$data/admin.toml
 port=${PORT:-7900}
-
-"$flotilla" cluster --dir "$data" --base-port "$port" --storage "${STORAGE:-file}" \
-    >"$work/cluster.log" 2>&1 &
-cluster=$!
 sampler=
 finish() {
     [ -z "$sampler" ] || kill "$sampler" 2>/dev/null || true
-    kill -INT "$cluster" 2>/dev/null && wait "$cluster" || true
+    stop_cluster
     rm -rf "$work"
 }
 trap finish EXIT
-for _ in $(seq 300); do
-    grep -q '^ready' "$work/cluster.log" && break
-    sleep 0.1
-done
-grep '^ready' "$work/cluster.log"
+build_program "$storage" "$state"
+start_cluster --storage "$storage" --state "$state"
 
 status() {
-    "$flotilla" status --json |
+    "$FLOTILLA" status --json |
         python3 -c "import json, sys; status = json.load(sys.stdin); print($1)"
 }
 
@@ -51,7 +44,7 @@ for number in range(int(sys.argv[1])):
 PYTHON
 term=$(status 'status["term"]')
 echo "filling with $values values of 16 KiB"
-"$flotilla" import "$work/fill.ndjson" | tail -n 1
+"$FLOTILLA" import "$work/fill.ndjson" | tail -n 1
 rm "$work/fill.ndjson"
 leader=$(status 'status["leader"]')
 echo "node $leader leads, term $(status 'status["term"]'), state: $mib MiB of values"
@@ -80,13 +73,13 @@ while True:
 PYTHON
 sampler=$!
 
-"$flotilla" bench --op put --clients 16 --value-bytes 4096 --keys 20000 --seconds "$load" --json \
+"$FLOTILLA" bench --op put --clients 16 --value-bytes 4096 --keys 20000 --seconds "$load" --json \
     >"$work/bench.json" &
 bench=$!
 sleep 5
 began=$(date +%s.%N)
-"$flotilla" member add 4 "127.0.0.1:$((port + 4))" >/dev/null
-"$flotilla" member promote 4 --wait >/dev/null
+"$FLOTILLA" member add 4 "127.0.0.1:$((port + 4))" >/dev/null
+"$FLOTILLA" member promote 4 --wait >/dev/null
 joined=$(date +%s.%N)
 python3 -c "print('node 4 votes %.1f s after it was added' % ($joined - $began))"
 wait "$bench"
@@ -106,7 +99,7 @@ PYTHON
 grep -hE 'snapshot (taken|sent|received)' "$data"/node-*/log | sort | sed 's/^/    /' || true
 
 after=$(status 'status["term"]')
-"$flotilla" transfer-leader 4
-keys=$("$flotilla" scan big/ --keys-only | wc -l)
+"$FLOTILLA" transfer-leader 4
+keys=$("$FLOTILLA" scan big/ --keys-only | wc -l)
 echo "term $term at the beginning, $after at the end; node 4 lists $keys of $values keys"
 [ "$term" = "$after" ] && [ "$keys" = "$values" ]

@@ -4,44 +4,35 @@
 # every import is exported and compared with the folder.
 #
 #   scripts/chaos.sh [FOLDER]          default: /usr/share/doc
-#   IMPORTS=20 STORAGE=file PORT=7800 FLOTILLA=target/release/flotilla scripts/chaos.sh
+#   IMPORTS=20 STORAGE=file STATE=memory|rocksdb PORT=7800 \
+#       FLOTILLA=target/release/flotilla scripts/chaos.sh
 #
 # Exit code 0: every import ended with 0 or 5 (5: only files over the limit of a value, which are
 # listed) and there is no difference but those files, links and empty directories.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/lib/nodes.sh
 
 folder=${1:-/usr/share/doc}
 imports=${IMPORTS:-28}
-flotilla=${FLOTILLA:-${CARGO_TARGET_DIR:-target}/release/flotilla}
-[ -x "$flotilla" ] || cargo build --locked --release --package flotilla
+storage=${STORAGE:-file}
+state=${STATE:-memory}
+port=${PORT:-7800}
 work=$(mktemp -d)
-export FLOTILLA_CONFIG=$work/data/client.toml
-
-"$flotilla" cluster --dir "$work/data" --base-port "${PORT:-7800}" --storage "${STORAGE:-file}" \
-    >"$work/cluster.log" 2>&1 &
-cluster=$!
 finish() {
-    kill -INT "$cluster" 2>/dev/null && wait "$cluster" || true
+    stop_cluster
     rm -rf "$work"
 }
 trap finish EXIT
-for _ in $(seq 300); do
-    grep -q '^ready' "$work/cluster.log" && break
-    sleep 0.1
-done
-grep '^ready' "$work/cluster.log"
+build_program "$storage" "$state"
+start_cluster --storage "$storage" --state "$state"
 
-leader() {
-    "$flotilla" status --json |
-        python3 -c 'import json, sys; print(json.load(sys.stdin)["leader"] or 1)'
-}
-process() { cat "$work/data/node-$1/pid"; }
+pid_in_data() { cat "$work/data/node-$1/pid"; }
 
 import_all() {
     for number in $(seq "$imports"); do
         code=0
-        "$flotilla" import "$folder" --prefix "$number/" >"$work/import" 2>"$work/skipped" || code=$?
+        "$FLOTILLA" import "$folder" --prefix "$number/" >"$work/import" 2>"$work/skipped" || code=$?
         echo "import $number: exit $code, $(tail -n 1 "$work/import")"
         case $code in 0 | 5) ;; *) return 1 ;; esac
     done
@@ -51,22 +42,24 @@ importing=$!
 
 for _ in 1 2 3; do
     sleep 3
+    wait_for 60 "a leader" has_leader
     victim=$(leader)
     echo "killing leader $victim"
-    kill -KILL "$(process "$victim")"
+    kill -KILL "$(pid_in_data "$victim")"
 done
 sleep 2
+wait_for 60 "a leader" has_leader
 follower=$(($(leader) % 3 + 1))
 echo "follower $follower stands still"
-kill -STOP "$(process "$follower")"
+kill -STOP "$(pid_in_data "$follower")"
 sleep 10
-kill -CONT "$(process "$follower")"
+kill -CONT "$(pid_in_data "$follower")"
 wait "$importing"
 
 differences=0
 for number in $(seq "$imports"); do
     rm -rf "$work/export"
-    "$flotilla" export "$work/export" --prefix "$number/" >/dev/null
+    "$FLOTILLA" export "$work/export" --prefix "$number/" >/dev/null
     # What only the folder has: links, empty directories, and files over the limit.
     diff -r --no-dereference "$folder" "$work/export" >"$work/diff" || true
     if grep -v "^Only in $folder" "$work/diff"; then
@@ -79,5 +72,5 @@ for number in $(seq "$imports"); do
         fi
     done < <(sed -n "s|^Only in \($folder[^:]*\): \(.*\)$|\1/\2|p" "$work/diff")
 done
-echo "$imports imports compared, $differences differences"
+echo "storage $storage, state $state: $imports imports compared, $differences differences"
 [ "$differences" = 0 ]

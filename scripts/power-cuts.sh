@@ -22,6 +22,7 @@ cd "$(dirname "$0")/.."
 
 rounds=${ROUNDS:-20}
 storage=${STORAGE:-file}
+state=${STATE:-memory}
 clients=${CLIENTS:-64}
 port=${PORT:-7900}
 image_bytes=${IMAGE_BYTES:-$((1 << 30))}
@@ -69,15 +70,12 @@ cut_disk 1 2>/dev/null || skipped "this kernel does not shut ext4 down"
 umount "$work/disk-1"
 mount_disk 1
 
-build "$storage"
-make_cluster "$storage"
+build "$storage" "$state"
+make_cluster "$storage" "$state"
 for id in "${nodes[@]}"; do
     node=$work/cluster/node-$id
     mv "$node/data" "$work/disk-$id/data"
     ln -s "$work/disk-$id/data" "$node/data"
-    if [ -n "${STATE:-}" ]; then
-        sed -i "s/^state = .*/state = \"$STATE\"/" "$node/node.toml"
-    fi
     # Small, so that segments, snapshots and transfers of snapshots happen in every round.
     cat >>"$node/node.toml" <<'TOML'
 
@@ -127,5 +125,5 @@ done
 for id in "${nodes[@]}"; do
     wait_for 120 "node $id to catch up" is_caught_up "$id" || fail "node $id does not catch up"
 done
-echo "power cuts: storage $storage, $rounds rounds, $torn torn tails, 0 acknowledged writes lost," \
+echo "power cuts: storage $storage, state $state, $rounds rounds, $torn torn tails, 0 acknowledged writes lost," \
     "$((SECONDS - began)) s"

@@ -8,7 +8,7 @@
 # there is space. The cluster never loses an acknowledged write.
 #
 #   scripts/storage-faults.sh
-#   STORAGE=file|rocksdb CLIENTS=16 PORT=8000 scripts/storage-faults.sh
+#   STORAGE=file|rocksdb STATE=memory|rocksdb CLIENTS=16 PORT=8000 scripts/storage-faults.sh
 #
 # FLOTILLA and LEDGER name programs that are built already. Exit code 0: all of that holds, or this
 # machine does not allow it, which a line `skipped:` says.
@@ -17,6 +17,7 @@ cd "$(dirname "$0")/.."
 . scripts/lib/nodes.sh
 
 storage=${STORAGE:-file}
+state=${STATE:-memory}
 clients=${CLIENTS:-16}
 port=${PORT:-8000}
 work=$(mktemp -d)
@@ -48,8 +49,8 @@ kill -0 $! 2>/dev/null || skipped "strace may not attach to processes here"
 kill %1 %2 2>/dev/null || true
 wait 2>/dev/null || true
 
-build "$storage"
-make_cluster "$storage"
+build "$storage" "$state"
+make_cluster "$storage" "$state"
 for id in "${nodes[@]}"; do
     cat >>"$work/cluster/node-$id/node.toml" <<'TOML'
 
@@ -308,4 +309,4 @@ no_snapshot pwrite64 EIO
 no_snapshot fdatasync EIO
 no_snapshot pwrite64 ENOSPC
 full_disk
-echo "storage faults: storage $storage, 0 acknowledged writes lost, $SECONDS s"
+echo "storage faults: storage $storage, state $state, 0 acknowledged writes lost, $SECONDS s"

@@ -4,26 +4,50 @@
 nodes=(1 2 3)
 declare -A process=()
 
-# The program and the ledger, built where they are not given.
-build() {
-    local features=()
-    [ "$1" = file ] || features=(--features "flotilla/rocksdb")
-    local target=${CARGO_TARGET_DIR:-target}/release
+# need KINDS...: the options of cargo that these kinds of storage and state need.
+features=()
+need() { case " $* " in *" rocksdb "*) features=(--features "flotilla/rocksdb") ;; esac; }
+
+# build_program KINDS...: the program for these kinds, built where none is given.
+build_program() {
+    need "$@"
     if [ -z "${FLOTILLA:-}" ]; then
         cargo build --locked --release --package flotilla "${features[@]}"
-        FLOTILLA=$target/flotilla
+        FLOTILLA=${CARGO_TARGET_DIR:-target}/release/flotilla
     fi
+}
+
+# build KINDS...: the program and the ledger.
+build() {
+    build_program "$@"
+    local target=${CARGO_TARGET_DIR:-target}/release
     if [ -z "${LEDGER:-}" ]; then
         cargo build --locked --release --package flotilla --example ledger "${features[@]}"
         LEDGER=$target/examples/ledger
     fi
 }
 
-# make_cluster STORAGE: directories of three nodes on this machine.
+# start_cluster OPTIONS...: a whole cluster under one supervisor, in $work/data, until it is ready.
+start_cluster() {
+    export FLOTILLA_CONFIG=$work/data/client.toml FLOTILLA_ADMIN_CONFIG=$work/data/admin.toml
+    "$FLOTILLA" cluster --dir "$work/data" --base-port "$port" "$@" >"$work/cluster.log" 2>&1 &
+    cluster=$!
+    if ! wait_for 60 "the cluster" grep -q '^ready' "$work/cluster.log"; then
+        cat "$work/cluster.log"
+        return 1
+    fi
+    grep '^ready' "$work/cluster.log"
+}
+
+stop_cluster() {
+    [ -z "${cluster:-}" ] || { kill -INT "$cluster" 2>/dev/null && wait "$cluster"; } || true
+}
+
+# make_cluster STORAGE STATE: directories of three nodes on this machine.
 make_cluster() {
     local addresses=()
     for id in "${nodes[@]}"; do addresses+=("127.0.0.1:$((port + id))"); done
-    "$FLOTILLA" init "$work/cluster" --storage "$1" \
+    "$FLOTILLA" init "$work/cluster" --storage "$1" --state "$2" \
         --nodes "$(IFS=,; echo "${addresses[*]}")" >/dev/null
     export FLOTILLA_CONFIG=$work/cluster/client.toml
     export FLOTILLA_ADMIN_CONFIG=$work/cluster/admin.toml
