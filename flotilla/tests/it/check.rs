@@ -117,6 +117,13 @@ fn what_a_stopped_node_has_is_told() {
         Some(0),
         "{report:#}"
     );
+    let files = report["files"].as_array().expect("files");
+    let kinds: Vec<&Value> = files.iter().map(|file| &file["kind"]["name"]).collect();
+    assert!(kinds.contains(&&"spare".into()), "the reserve: {report:#}");
+    assert!(
+        !kinds.contains(&&"other".into()),
+        "all files are ours: {report:#}"
+    );
     assert_eq!(report["voters"], serde_json::json!([1, 2, 3]));
     assert_eq!(report["starts"], 2);
     let snapshot = report["snapshot"]["index"].as_u64().expect("a snapshot");

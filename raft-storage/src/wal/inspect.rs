@@ -15,7 +15,7 @@ use super::replay::GroupReplay;
 use super::salvage::salvage;
 use super::scan::Window;
 use super::segment::{HEADER_BYTES, SegmentHeader, sequence_of};
-use super::spare::SPARE_NAME;
+use super::spare::{NEW_RESERVE_NAME, RESERVE_NAME, SPARE_NAME};
 use crate::errors::damaged;
 use crate::files::Disk;
 use crate::inspection::{
@@ -103,7 +103,8 @@ fn kind_of(
     let name = name_of(path);
     let Some(sequence) = sequence_of(&name) else {
         return match &*name {
-            SPARE_NAME => FileKind::Spare,
+            SPARE_NAME | RESERVE_NAME => FileKind::Spare,
+            NEW_RESERVE_NAME => FileKind::Temporary,
             "lock" => FileKind::Lock,
             _ if name.starts_with(TORN_PREFIX) => FileKind::TornCopy,
             _ if name.starts_with(DAMAGED_PREFIX) => FileKind::DamagedCopy,
