@@ -128,8 +128,8 @@ pub struct TailCut {
     pub offset: u64,
     /// Bytes from there to the last one that was not zero.
     pub bytes: u64,
-    /// Where the first [`TailCut::COPY_BYTES_MAX`] of them were copied; `None` where the disk had no
-    /// room for that.
+    /// Where the first [`TailCut::COPY_BYTES_MAX`] of them were copied; `None` where the disk had
+    /// no room for that.
     pub copy: Option<PathBuf>,
 }
 
