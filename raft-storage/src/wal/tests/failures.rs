@@ -40,7 +40,7 @@ async fn check_after_failure(dir: &Path, changes: &[Change], acknowledged: usize
 
 #[test]
 fn a_failure_of_any_operation_is_final_and_loses_nothing() {
-    let changes = random_changes(&mut Random(5), 30);
+    let changes = random_changes(&mut Random::new(5), 30);
     let mut failures = 0;
     for operations in 0.. {
         let dir = scratch_dir();

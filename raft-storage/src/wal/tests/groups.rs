@@ -54,7 +54,7 @@ async fn make_together(stores: &mut [WalLogStore], changes: &[Option<Change>]) {
 
 /// In each round some groups change.
 fn random_rounds(seed: u64, rounds: usize) -> Vec<Vec<Option<Change>>> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut changes = GROUPS.map(|_| random_changes(&mut random, rounds).into_iter());
     (0..rounds)
         .map(|_| {
@@ -258,7 +258,7 @@ fn cut_rounds(rounds: &[Vec<Option<Change>>], images_per_event: usize, seed: u64
             probe.acknowledge(done);
         }
         drop((open, engine));
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut disk = PowerCut::new(Image::new());
         let trace = probe.trace();
         for (position, event) in trace.iter().enumerate() {

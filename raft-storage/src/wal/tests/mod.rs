@@ -25,6 +25,7 @@ use super::{RecoveryReport, WalLogStore, WalOptions};
 use crate::batch_thread::Change;
 use crate::files::probe::{self, Image, Probe, memory_dir};
 use crate::owner::WalOwner;
+use crate::sim_disk::Random;
 
 const OWNER: WalOwner = WalOwner {
     cluster: ClusterId([9; 16]),
@@ -99,20 +100,6 @@ async fn make(store: &mut WalLogStore, change: &Change) -> Result<(), StorageErr
         Change::Append(batch) => store.append(batch).await,
         Change::Compact(to) => store.compact(to).await,
         Change::Reset(to) => store.reset(to).await,
-    }
-}
-
-/// SplitMix64, seeded.
-#[derive(Clone, Debug)]
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % bound as u64).expect("below a usize")
     }
 }
 

@@ -92,7 +92,7 @@ async fn reopen(image: &Image, case: &str) -> Model {
 
 fn run(seed: u64, change_count: usize, images_per_event: usize) {
     runtime().block_on(async {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let changes = random_changes(&mut random, change_count);
         let start = Model::default();
         let base = Image::new();

@@ -364,7 +364,7 @@ fn a_power_cut_during_the_repair_loses_nothing_that_was_certain() {
     let dir = write_dir(&image);
     let probe = Arc::new(Probe::of(&image));
     drop(WalEngine::open(dir.path(), OWNER, repairing(Some(&probe))).unwrap());
-    let mut random = Random(3);
+    let mut random = Random::new(3);
     let mut disk = PowerCut::new(image);
     let trace = probe.trace();
     let mut finished = 0;
