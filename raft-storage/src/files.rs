@@ -180,7 +180,8 @@ impl Disk {
 }
 
 impl DiskFile {
-    fn of(
+    /// A file of any kind.
+    pub(crate) fn of(
         operation: &'static str,
         path: &Path,
         file: io::Result<Box<dyn FileHandle>>,

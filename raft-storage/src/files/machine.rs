@@ -34,7 +34,7 @@ impl FileSystem for Machine {
         match options.write(true).custom_flags(flags).open(path) {
             Ok(file) if takes_blocks(&file) => Ok(Box::new(Direct(file))),
             // A file system that has no such writes.
-            Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(error),
+            Err(error) if !is_unsupported(&error) => Err(error),
             _ => self.open(path),
         }
     }
@@ -112,6 +112,15 @@ impl FileHandle for File {
     }
 }
 
+/// Whether this is how a system says that it has no direct writes, or not such ones.
+#[cfg(target_os = "linux")]
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+    )
+}
+
 /// Whether whole blocks can be written past the page cache, as far as the system tells.
 #[cfg(target_os = "linux")]
 fn takes_blocks(file: &File) -> bool {
@@ -147,7 +156,17 @@ impl FileHandle for Direct {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        match self.0.write_all_at(bytes, offset) {
+            // Refused as such, before anything was written: the file system opens files so and
+            // does not write them so, or wants larger blocks. From here on as any other file.
+            Err(error) if is_unsupported(&error) => {
+                tracing::warn!(%error, "a log is written through the page cache");
+                let flags = rustix::fs::fcntl_getfl(&self.0)?;
+                rustix::fs::fcntl_setfl(&self.0, flags - rustix::fs::OFlags::DIRECT)?;
+                self.0.write_all_at(bytes, offset)
+            }
+            written => written,
+        }
     }
 
     fn set_length(&self, bytes: u64) -> io::Result<()> {
@@ -165,3 +184,30 @@ impl FileHandle for Direct {
 
 /// The lock of an open file ends with it.
 impl LockGuard for File {}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::super::AlignedBuffer;
+    use super::*;
+
+    /// On the disk of the machine, whatever file system that is.
+    #[test]
+    fn a_direct_write_that_is_refused_as_such_goes_through_the_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, vec![0; 2 * BLOCK_BYTES]).unwrap();
+        let file = Machine.open_direct(&path).unwrap();
+        println!("blocks of {} bytes", file.block_bytes());
+        let mut block = AlignedBuffer::new(BLOCK_BYTES);
+        block.bytes_mut().fill(1);
+        file.write_at(block.bytes_mut(), 0).unwrap();
+        // Not at a block, as if the file system wanted larger ones.
+        file.write_at(&[2; 5], 10).unwrap();
+        file.write_at(block.bytes_mut(), BLOCK_BYTES as u64)
+            .unwrap();
+        file.sync().unwrap();
+        let mut expected = vec![1; 2 * BLOCK_BYTES];
+        expected[10..15].fill(2);
+        assert_eq!(fs::read(&path).unwrap(), expected);
+    }
+}

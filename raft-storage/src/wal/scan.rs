@@ -20,7 +20,7 @@ use crate::files::DiskFile;
 const WINDOW_BYTES: usize = 1 << 20;
 
 /// The most bytes of a payload that a visitor sees: a hard state.
-pub(super) const PAYLOAD_PREFIX_BYTES: usize = PROMISES_BYTES_MAX;
+const PAYLOAD_PREFIX_BYTES: usize = PROMISES_BYTES_MAX;
 
 /// A piece of a file in memory, which moves forward.
 pub(super) struct Window<'a> {
@@ -102,6 +102,7 @@ impl<'a> Window<'a> {
         if header.kind.has_entries() && header.payload_bytes as usize >= ENTRY_HEADER_BYTES {
             // An older version, which had one entry in a record.
             let head = EntryHead::decode(&self.entry_header(payload)?).ok();
+            let head = head.filter(|head| head.encoded_len() == header.payload_bytes as usize);
             entries.extend(head.map(|head| RunEntry { offset: 0, head }.placed(payload)));
         }
         Ok(true)
@@ -134,6 +135,20 @@ impl<'a> Window<'a> {
         Ok(run.headers_checksum() == header.payload_checksum)
     }
 
+    /// The front of the payload of the record at `offset`; nothing of entries, whose payload may be
+    /// behind the window by now.
+    pub(super) fn prefix(
+        &mut self,
+        offset: u64,
+        header: &RecordHeader,
+    ) -> Result<&[u8], StorageError> {
+        if header.kind.has_entries() {
+            return Ok(&[]);
+        }
+        let length = (header.payload_bytes as usize).min(PAYLOAD_PREFIX_BYTES);
+        self.slice(offset + RECORD_HEADER_BYTES as u64, length)
+    }
+
     fn entry_header(&mut self, at: u64) -> Result<[u8; ENTRY_HEADER_BYTES], StorageError> {
         let mut bytes = [0; ENTRY_HEADER_BYTES];
         bytes.copy_from_slice(self.slice(at, ENTRY_HEADER_BYTES)?);
@@ -162,7 +177,7 @@ impl<'a> Window<'a> {
 pub(super) struct Record<'a> {
     pub(super) offset: u64,
     pub(super) header: RecordHeader,
-    /// The first [`PAYLOAD_PREFIX_BYTES`] of the payload.
+    /// What [`Window::prefix`] gives.
     pub(super) prefix: &'a [u8],
     /// Those in the payload.
     pub(super) entries: &'a [Placed],
@@ -209,7 +224,6 @@ pub(super) fn scan(
         let Some(header) = window.record_header(offset, frame)? else {
             return open("no record begins here".to_owned());
         };
-        let payload = offset + RECORD_HEADER_BYTES as u64;
         let end = offset + header.record_bytes();
         if end > segment.file_bytes || !header.kind.allows(header.payload_bytes as usize) {
             return open(format!("record {} has an impossible length", header.id));
@@ -217,11 +231,10 @@ pub(super) fn scan(
         if !window.is_whole(offset, &header, frame, &mut entries)? {
             return open(format!("record {} does not match its checksum", header.id));
         }
-        let prefix = (header.payload_bytes as usize).min(PAYLOAD_PREFIX_BYTES);
         let record = Record {
             offset,
             header,
-            prefix: window.slice(payload, prefix)?,
+            prefix: window.prefix(offset, &header)?,
             entries: &entries,
         };
         visit(record).map_err(|what| damaged(window.path(), offset, what))?;

@@ -121,3 +121,99 @@ impl Staging {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::Path;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::files::FileHandle;
+
+    /// Bytes in memory that are written in blocks of this length only.
+    #[derive(Clone, Debug)]
+    struct Blocks(Arc<Mutex<Vec<u8>>>, usize);
+
+    impl FileHandle for Blocks {
+        fn length(&self) -> io::Result<u64> {
+            Ok(self.0.lock().unwrap().len() as u64)
+        }
+
+        fn block_bytes(&self) -> usize {
+            self.1
+        }
+
+        fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+            let from = usize::try_from(offset).unwrap();
+            bytes.copy_from_slice(&self.0.lock().unwrap()[from..from + bytes.len()]);
+            Ok(())
+        }
+
+        fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+            let from = usize::try_from(offset).unwrap();
+            for place in [from, bytes.len(), bytes.as_ptr() as usize] {
+                assert_eq!(place % self.1, 0, "not whole blocks");
+            }
+            self.0.lock().unwrap()[from..from + bytes.len()].copy_from_slice(bytes);
+            Ok(())
+        }
+
+        fn set_length(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn drop_cache(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Pushes, reserves and patches of many lengths, written now and then, and taken up anew.
+    #[test]
+    fn what_is_staged_stands_in_the_file_whatever_its_blocks() {
+        for block in [1, 512, 4096] {
+            let stored = Arc::new(Mutex::new(vec![0; 24 << 20]));
+            let handle = Box::new(Blocks(Arc::clone(&stored), block));
+            let file = DiskFile::of("open", Path::new("file"), Ok(handle)).unwrap();
+            let mut staging = Staging::of_empty();
+            let mut expected = Vec::new();
+            for (round, fill) in (0_usize..240).zip((1_u8..=255).cycle()) {
+                let length = match round % 40 {
+                    39 => 3 * STAGED_BYTES_MAX / 2,
+                    5 => 70_000,
+                    _ => round * 53 % 5_000,
+                };
+                let begun = staging.end();
+                if round % 3 == 0 && length < 70_000 {
+                    let space = staging.reserve(length.max(8), &file).unwrap();
+                    space.fill(fill);
+                    staging.patch(begun, &[!fill; 8]);
+                    expected.extend([!fill; 8]);
+                    expected.extend(vec![fill; length.max(8) - 8]);
+                } else {
+                    staging.push(&vec![fill; length], &file).unwrap();
+                    expected.extend(vec![fill; length]);
+                }
+                staging
+                    .pad(staging.end().next_multiple_of(8), &file)
+                    .unwrap();
+                expected.resize(expected.len().next_multiple_of(8), 0);
+                assert_eq!(staging.end(), expected.len() as u64);
+                if round % 2 == 0 {
+                    staging.write(&file).unwrap();
+                    let stored = stored.lock().unwrap();
+                    assert!(stored[..expected.len()] == expected, "{block}, {round}");
+                    let behind = &stored[expected.len()..][..2 * block];
+                    assert!(behind.iter().all(|byte| *byte == 0));
+                }
+                if round % 10 == 0 {
+                    staging = Staging::behind(staging.end(), &file, &file).unwrap();
+                }
+            }
+        }
+    }
+}

@@ -4,7 +4,7 @@
 use raft_core::StorageError;
 
 use super::record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
-use super::scan::{PAYLOAD_PREFIX_BYTES, Window};
+use super::scan::Window;
 use super::segment::{HEADER_BYTES, SegmentHeader};
 use crate::files::DiskFile;
 
@@ -51,10 +51,8 @@ pub(super) fn walk(
         if offset > at {
             visit(unread(at, offset))?;
         }
-        let payload = offset + RECORD_HEADER_BYTES as u64;
         let is_whole = window.is_whole(offset, &header, segment.frame(), &mut entries)?;
-        let prefix = (header.payload_bytes as usize).min(PAYLOAD_PREFIX_BYTES);
-        let prefix = window.slice(payload, prefix)?;
+        let prefix = window.prefix(offset, &header)?;
         visit(Found::Record {
             offset,
             header,

@@ -1,10 +1,11 @@
 //! The file log through its public interface, with real sizes.
 
 use std::fs;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
-use raft_core::{AppendBatch, Entry, EntryKind, Index, LogId, LogStore, Term};
+use raft_core::{AppendBatch, Entry, EntryKind, Index, LogId, LogReader, LogStore, Term};
 use raft_storage::{WalLogStore, WalOptions};
 
 use crate::conformance::{OWNER, disk_dir, scratch_dir};
@@ -55,10 +56,29 @@ async fn an_entry_larger_than_a_segment_gets_a_segment_of_its_own() {
     assert_eq!(read[0].payload(), &payload);
 }
 
+/// Reads the newest of `written` again and again, until there is nobody else who has it.
+async fn read_on(reader: Arc<dyn LogReader>, written: Arc<Mutex<Vec<Entry>>>) -> u64 {
+    let mut reads = 0;
+    while Arc::strong_count(&written) > 1 {
+        let newest = {
+            let written = written.lock().unwrap();
+            written[written.len().saturating_sub(12)..].to_vec()
+        };
+        if let [first, .., last] = &newest[..] {
+            let range = first.index()..last.index().next();
+            let read = reader.read(range, usize::MAX).await.unwrap();
+            assert_eq!(read, newest);
+            reads += 1;
+        }
+        tokio::task::yield_now().await;
+    }
+    reads
+}
+
 /// On a real file system, where whole blocks are written past the page cache: batches of all
 /// lengths that end anywhere in a block, read while the next ones are written, and opened again in
 /// between.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_of_all_lengths_are_read_back_from_a_disk() {
     let dir = disk_dir();
     let options = WalOptions {
@@ -66,34 +86,105 @@ async fn batches_of_all_lengths_are_read_back_from_a_disk() {
         reserve_bytes: Some(0),
         ..WalOptions::default()
     };
-    let lengths = (0..200_u64).map(|n| match n % 50 {
+    let lengths = |n: u64| match n % 50 {
         49 => (1, 5 << 20),
         7 => (2, 300_000),
         23 => (700, 1_000),
         _ => (1 + n % 5, n * 37 % 4_099),
-    });
-    let mut written = Vec::new();
-    let (mut store, _) = WalLogStore::open(dir.path(), OWNER, options.clone()).unwrap();
-    for ((count, bytes), n) in lengths.zip(0_u8..) {
-        let payload = Bytes::from(vec![n; usize::try_from(bytes).unwrap()]);
-        let batch = batch(written.len() as u64 + 1, count, &payload);
-        written.extend(batch.entries.clone());
-        let from = Index(written.len().saturating_sub(12).max(1) as u64);
-        let reader = store.reader();
-        store.append(batch).await.unwrap();
-        let end = Index(written.len() as u64 + 1);
-        let read = reader.read(from..end, usize::MAX).await.unwrap();
-        assert_eq!(read, written[from.previous().0 as usize..], "batch {n}");
-        if n % 40 == 39 {
-            drop(store);
-            let opened = WalLogStore::open(dir.path(), OWNER, options.clone()).unwrap();
-            assert_eq!(opened.1.cut, None);
-            store = opened.0;
+    };
+    let written = Arc::new(Mutex::new(Vec::new()));
+    for opening in 0..5_u64 {
+        let opened = WalLogStore::open(dir.path(), OWNER, options.clone()).unwrap();
+        let (mut store, report) = opened;
+        assert_eq!(report.cut, None);
+        let shared = Arc::new(Mutex::new(written.lock().unwrap().clone()));
+        let reading = tokio::spawn(read_on(store.reader(), Arc::clone(&shared)));
+        for n in 40 * opening..40 * opening + 40 {
+            let (count, bytes) = lengths(n);
+            let fill = u8::try_from(n).unwrap();
+            let payload = Bytes::from(vec![fill; usize::try_from(bytes).unwrap()]);
+            let first = shared.lock().unwrap().len() as u64 + 1;
+            let batch = batch(first, count, &payload);
+            let entries = batch.entries.clone();
+            store.append(batch).await.unwrap();
+            shared.lock().unwrap().extend(entries);
         }
+        written.lock().unwrap().clone_from(&shared.lock().unwrap());
+        drop(shared);
+        assert!(reading.await.unwrap() > 0);
     }
+    let written = written.lock().unwrap().clone();
+    let (store, _) = WalLogStore::open(dir.path(), OWNER, options).unwrap();
     let end = Index(written.len() as u64 + 1);
     let read = store.reader().read(Index(1)..end, usize::MAX).await;
     assert_eq!(read.unwrap(), written);
+}
+
+/// Entries that just fit, or just do not, in a record and in a segment.
+#[tokio::test]
+async fn entries_at_the_limits_of_records_and_segments_are_read_back() {
+    const RECORD: usize = 64 << 10;
+    let small = WalOptions {
+        segment_bytes: WalOptions::SEGMENT_BYTES_MIN,
+        reserve_bytes: Some(0),
+        ..WalOptions::default()
+    };
+    let large = WalOptions {
+        segment_bytes: 1 << 20,
+        ..small.clone()
+    };
+    // Payloads of one batch. 32 bytes of a header are added to each.
+    let around = |limit: usize| limit - 10..limit + 10;
+    let mut cases: Vec<(&WalOptions, Vec<usize>)> = Vec::new();
+    for bytes in around(RECORD - 32) {
+        cases.push((&large, vec![bytes]));
+        cases.push((&large, vec![100, bytes - 136, 5]));
+        cases.push((&large, vec![bytes, 1]));
+    }
+    // The first segment has 4,096 bytes for records, of which 72 are the first vote, 48 the header
+    // of the record and 48 the seal.
+    for bytes in around(4_096 - 72 - 48 - 48 - 32) {
+        cases.push((&small, vec![bytes]));
+        cases.push((&small, vec![1_000, bytes - 1_032, 7]));
+    }
+    for (options, lengths) in cases {
+        let dir = scratch_dir();
+        let entries: Vec<_> = lengths
+            .iter()
+            .zip(1..)
+            .map(|(length, index)| {
+                let id = LogId::new(Term(1), Index(index));
+                Entry::new(id, EntryKind::Command, Bytes::from(vec![9; *length]))
+            })
+            .collect();
+        let (mut store, _) = WalLogStore::open(dir.path(), OWNER, options.clone()).unwrap();
+        let batch = AppendBatch {
+            entries: entries.clone(),
+            ..AppendBatch::default()
+        };
+        store.append(batch).await.unwrap();
+        let end = Index(entries.len() as u64 + 1);
+        let read = store.reader().read(Index(1)..end, usize::MAX).await;
+        assert_eq!(read.unwrap(), entries, "{lengths:?}");
+        drop(store);
+        let (mut store, report) = WalLogStore::open(dir.path(), OWNER, options.clone()).unwrap();
+        assert_eq!(report.cut, None, "{lengths:?}");
+        let read = store.reader().read(Index(1)..end, usize::MAX).await;
+        assert_eq!(read.unwrap(), entries, "{lengths:?}");
+        // And on behind it.
+        let next = AppendBatch {
+            entries: vec![Entry::new(
+                LogId::new(Term(1), end),
+                EntryKind::Noop,
+                Bytes::new(),
+            )],
+            ..AppendBatch::default()
+        };
+        store.append(next).await.unwrap();
+        drop(store);
+        let (mut store, _) = WalLogStore::open(dir.path(), OWNER, options.clone()).unwrap();
+        assert_eq!(store.load().await.unwrap().last.index, end, "{lengths:?}");
+    }
 }
 
 /// Prints how long it takes to write 1 GiB of 4 KiB entries, to open the log and to read it.
