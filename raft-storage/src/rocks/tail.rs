@@ -43,29 +43,35 @@ pub(super) struct TornTail {
 /// # Errors
 /// `Damaged` where a record that was synced is not what was written; else what the system answers.
 pub(super) fn find_torn(disk: &Disk, dir: &Path) -> Result<Option<TornTail>, StorageError> {
-    let mut newest = None;
+    let mut files = Vec::new();
     for path in disk.list(dir)? {
         let number = name_of(&path).strip_suffix(".log").map(str::parse::<u64>);
         if let Some(Ok(number)) = number
             && disk.open_to_read(&path)?.length()? > 0
         {
-            newest = newest.max(Some((number, path)));
+            files.push((number, path));
         }
     }
-    let Some((_, path)) = newest else {
+    files.sort_unstable();
+    let Some((_, path)) = files.pop() else {
         return Ok(None);
     };
     let file = disk.open_to_read(&path)?;
     let mut blocks = Blocks::new(&file)?;
-    let Some(bad) = blocks.first_bad()? else {
+    let Some(bad) = blocks.bad_end()? else {
         return Ok(None);
     };
     if let Some(behind) = blocks.begins_behind(bad.at)? {
         let what = format!("a record is not whole, though another one begins at {behind}");
         return Err(damaged(&path, bad.record, what));
     }
-    if bad.at == bad.record && blocks.is_zeros_from(bad.at)? {
-        return Ok(None); // Room that was made ahead.
+    // RocksDB would leave out what is behind the first bad record of all files, not only of this.
+    for (_, older) in files {
+        let file = disk.open_to_read(&older)?;
+        if let Some(bad) = Blocks::new(&file)?.bad_end()? {
+            let what = "a record is not whole, though a later file of the log is there";
+            return Err(damaged(&older, bad.record, what));
+        }
     }
     let bytes = blocks.length - bad.record;
     Ok(Some(TornTail {
@@ -103,6 +109,15 @@ impl<'a> Blocks<'a> {
         self.block.resize(left.min(BLOCK_BYTES), 0);
         let read = self.file.read_at(&mut self.block, start);
         read.map_err(|error| io_error("read", self.file.path(), &error))
+    }
+
+    /// The first record that is not whole, unless there is nothing but room that was made ahead.
+    fn bad_end(&mut self) -> Result<Option<Bad>, StorageError> {
+        let Some(bad) = self.first_bad()? else {
+            return Ok(None);
+        };
+        let is_room = bad.at == bad.record && self.is_zeros_from(bad.at)?;
+        Ok((!is_room).then_some(bad))
     }
 
     fn first_bad(&mut self) -> Result<Option<Bad>, StorageError> {
@@ -311,6 +326,26 @@ mod tests {
             }
         }
         assert!(torn > 20 && refused > 35, "{torn} {refused}");
+    }
+
+    /// RocksDB, told to stop at a torn end, would stop at the damage without a word.
+    #[tokio::test]
+    async fn a_torn_end_is_not_left_out_where_an_older_file_is_damaged() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().join("log");
+        let (newest, bytes, ends) = written(&dir, [10, 500, 9_000]).await;
+        let disk = Disk::default();
+        fs::write(&newest, &bytes[..bytes.len() - 100]).unwrap();
+        let older = dir.join("000001.log");
+        for length in [ends[1], bytes.len()] {
+            fs::write(&older, &bytes[..length]).unwrap();
+            assert!(find_torn(&disk, &dir).unwrap().is_some());
+            let mut bad = bytes[..length].to_vec();
+            bad[ends[0] + 20] ^= 1;
+            fs::write(&older, &bad).unwrap();
+            let refused = find_torn(&disk, &dir).unwrap_err();
+            assert!(refused.to_string().contains("000001.log"), "{refused}");
+        }
     }
 
     #[tokio::test]
