@@ -5,14 +5,13 @@
 
 mod kills;
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use kv_api::{Command, SessionId, SessionStamp, WriteOp, encode};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use raft_core::{ClusterId, Incarnation, Index, NodeId, Term};
+use raft_storage::conformance::copy_as_if_killed;
 use raft_storage::rocks_state::STATE_CACHE_BYTES_MIN;
 
 use super::*;
@@ -37,46 +36,6 @@ fn open(dir: &Path, retention: Retention) -> Result<DurableStateMachine, Storage
         cache_bytes: STATE_CACHE_BYTES_MIN,
     };
     DurableStateMachine::open_with_limits(dir, OWNER, options, retention, LIMITS)
-}
-
-/// What a process leaves behind that is killed now. The database removes and makes files on threads
-/// of its own, so a copy counts only where nothing changed while it was made.
-fn copy(from: &Path, to: &Path) {
-    loop {
-        let before = files(from, Path::new("")).ok();
-        let copied = before.as_ref().map(|files| copy_files(files, from, to));
-        if matches!(copied, Some(Ok(()))) && before == files(from, Path::new("")).ok() {
-            return;
-        }
-        if to.exists() {
-            fs::remove_dir_all(to).unwrap();
-        }
-    }
-}
-
-/// Every file below a directory, with its length.
-fn files(dir: &Path, below: &Path) -> std::io::Result<BTreeMap<PathBuf, u64>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(dir.join(below))? {
-        let entry = entry?;
-        let path = below.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            found.extend(files(dir, &path)?);
-        } else {
-            found.insert(path, entry.metadata()?.len());
-        }
-    }
-    Ok(found)
-}
-
-fn copy_files(files: &BTreeMap<PathBuf, u64>, from: &Path, to: &Path) -> std::io::Result<()> {
-    fs::create_dir_all(to)?;
-    for path in files.keys() {
-        let target = to.join(path);
-        fs::create_dir_all(target.parent().unwrap())?;
-        fs::copy(from.join(path), target)?;
-    }
-    Ok(())
 }
 
 #[derive(Clone, Debug)]
@@ -247,7 +206,7 @@ impl Pair {
     async fn kill(&mut self) {
         self.lives += 1;
         let next = self.dir.path().join(format!("life-{}", self.lives));
-        copy(&self.path, &next);
+        copy_as_if_killed(&self.path, &next);
         let flushed = self.disk().applied();
         self.disk = Some(open(&next, self.retention).unwrap());
         self.path = next;
@@ -492,7 +451,7 @@ async fn records_that_contradict_each_other_are_found() {
     assert_eq!(kinds, b"dhhlmrsv");
     let outcome = |change: &dyn Fn(&mut raft_storage::rocks_state::StateBatch)| {
         let copied = tempfile::tempdir().unwrap();
-        copy(dir.path(), copied.path());
+        copy_as_if_killed(dir.path(), copied.path());
         let options = StateOptions::default();
         let mut store = StateStore::open(copied.path(), OWNER, options).unwrap();
         let mut batch = raft_storage::rocks_state::StateBatch::new();

@@ -11,6 +11,7 @@ use raft_core::{
 };
 use tokio::time::Instant;
 
+use crate::support::storage::Snapshots;
 use crate::support::{Cluster, Offer, SharedDisk, eventually, incarnation_of, soon};
 
 /// A snapshot every so many entries, and no tail behind it.
@@ -224,74 +225,53 @@ async fn a_slow_restore_holds_up_nobody_and_causes_no_election() {
     cluster.stop().await;
 }
 
+/// What a disk may do while a snapshot is written: how to make it do so, how often it is waited for
+/// here, and what its error says.
+type Fault = (fn(&mut Snapshots, bool), u64, &'static str);
+
+const FAULTS: [Fault; 2] = [
+    (|disk, on| disk.is_full = on, 1, "no space left"),
+    (|disk, on| disk.fail_writes = on, 2, "write"),
+];
+
 #[tokio::test(start_paused = true)]
-async fn a_disk_without_room_costs_a_snapshot_and_is_tried_again() {
-    let cluster = cluster_with(1, 50).await;
-    cluster.leader().await;
-    let node = &cluster.nodes[&1];
-    node.disk.lock().unwrap().snapshots.is_full = true;
-    cluster.propose(1, 0..60).await;
-    let metrics = || node.handle.status().metrics;
-    eventually("it failed", || metrics().snapshots_failed == 1).await;
-    node.disk.lock().unwrap().snapshots.is_full = false;
-    cluster.propose(1, 60..61).await;
-    eventually("it is taken", || metrics().snapshots_taken == 1).await;
-    eventually("compacted", || {
-        node.handle.status().log_start.index > Index(0)
-    })
-    .await;
-    cluster.stop().await;
+async fn a_disk_that_refuses_costs_a_snapshot_and_is_tried_again() {
+    for (set, times, what) in FAULTS {
+        let cluster = cluster_with(1, 50).await;
+        cluster.leader().await;
+        let node = &cluster.nodes[&1];
+        set(&mut node.disk.lock().unwrap().snapshots, true);
+        cluster.propose(1, 0..60).await;
+        let metrics = || node.handle.status().metrics;
+        eventually("it failed", || metrics().snapshots_failed == times).await;
+        assert_eq!(metrics().snapshots_taken, 0, "{what}");
+        assert_eq!(node.handle.status().log_start.index, Index(0), "{what}");
+        set(&mut node.disk.lock().unwrap().snapshots, false);
+        cluster.propose(1, 60..61).await;
+        eventually("it is taken", || metrics().snapshots_taken == 1).await;
+        eventually("compacted", || {
+            node.handle.status().log_start.index > Index(0)
+        })
+        .await;
+        cluster.stop().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_disk_refuses_a_transfer_and_takes_it_once_there_is_room() {
-    let (cluster, _, follower) = with_one_far_behind(50).await;
-    let node = &cluster.nodes[&follower];
-    node.disk.lock().unwrap().snapshots.is_full = true;
-    cluster.network.heal();
-    let refusals = || cluster.network.snapshots(|s| s.refused.clone());
-    eventually("it is refused", || !refusals().is_empty()).await;
-    assert!(refusals()[0].contains("no space left"), "{:?}", refusals());
-    assert!(node.handle.status().metrics.snapshots_failed > 0);
-    node.disk.lock().unwrap().snapshots.is_full = false;
-    cluster.converges_to(60).await;
-    cluster.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_failed_write_costs_a_snapshot_and_the_log_keeps_what_it_would_have_stood_for() {
-    let cluster = cluster_with(1, 50).await;
-    cluster.leader().await;
-    let node = &cluster.nodes[&1];
-    node.disk.lock().unwrap().snapshots.fail_writes = true;
-    cluster.propose(1, 0..60).await;
-    let metrics = || node.handle.status().metrics;
-    eventually("it failed twice", || metrics().snapshots_failed == 2).await;
-    assert_eq!(metrics().snapshots_taken, 0);
-    assert_eq!(node.handle.status().log_start.index, Index(0));
-    cluster.propose(1, 60..61).await;
-    node.disk.lock().unwrap().snapshots.fail_writes = false;
-    eventually("it is taken", || metrics().snapshots_taken == 1).await;
-    eventually("compacted", || {
-        node.handle.status().log_start.index > Index(0)
-    })
-    .await;
-    cluster.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_failed_write_refuses_a_transfer_and_the_next_one_is_taken() {
-    let (cluster, _, follower) = with_one_far_behind(50).await;
-    let node = &cluster.nodes[&follower];
-    node.disk.lock().unwrap().snapshots.fail_writes = true;
-    cluster.network.heal();
-    let refusals = || cluster.network.snapshots(|s| s.refused.clone());
-    eventually("it is refused", || !refusals().is_empty()).await;
-    assert!(refusals()[0].contains("write"), "{:?}", refusals());
-    assert!(node.handle.status().metrics.snapshots_failed > 0);
-    node.disk.lock().unwrap().snapshots.fail_writes = false;
-    cluster.converges_to(60).await;
-    cluster.stop().await;
+async fn a_disk_that_refuses_a_transfer_takes_it_later() {
+    for (set, _, what) in FAULTS {
+        let (cluster, _, follower) = with_one_far_behind(50).await;
+        let node = &cluster.nodes[&follower];
+        set(&mut node.disk.lock().unwrap().snapshots, true);
+        cluster.network.heal();
+        let refusals = || cluster.network.snapshots(|s| s.refused.clone());
+        eventually("it is refused", || !refusals().is_empty()).await;
+        assert!(refusals()[0].contains(what), "{:?}", refusals());
+        assert!(node.handle.status().metrics.snapshots_failed > 0, "{what}");
+        set(&mut node.disk.lock().unwrap().snapshots, false);
+        cluster.converges_to(60).await;
+        cluster.stop().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

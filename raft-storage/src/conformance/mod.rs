@@ -15,11 +15,13 @@
 
 mod cases;
 mod compaction;
+mod killed;
 mod model;
 mod place;
 mod random;
 mod snapshots;
 
+pub use killed::{copy_as_if_killed, files_below};
 pub use place::Place;
 pub use random::{RandomOptions, run_random};
 

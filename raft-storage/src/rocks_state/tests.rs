@@ -13,6 +13,7 @@ use raft_core::snapshot::SNAPSHOT_PART_BYTES_MAX;
 use raft_core::{ClusterId, Incarnation, Index, NodeId, Term};
 
 use super::*;
+use crate::conformance::copy_as_if_killed;
 
 const OWNER: WalOwner = WalOwner {
     cluster: ClusterId([7; 16]),
@@ -30,53 +31,6 @@ fn open(dir: &Path) -> Result<StateStore, StorageError> {
 
 fn id(index: u64) -> LogId {
     LogId::new(Term(2), Index(index))
-}
-
-/// What a process leaves behind that is killed now. The database removes and makes files on threads
-/// of its own, so a copy counts only where nothing changed while it was made.
-fn copy(from: &Path, to: &Path) {
-    loop {
-        let before = files(from, Path::new("")).ok();
-        let copied = before.as_ref().map(|files| copy_files(files, from, to));
-        if matches!(copied, Some(Ok(()))) && before == files(from, Path::new("")).ok() {
-            return;
-        }
-        if to.exists() {
-            fs::remove_dir_all(to).unwrap();
-        }
-    }
-}
-
-/// Every file below a directory, with its length, and every directory.
-fn files(dir: &Path, below: &Path) -> std::io::Result<BTreeMap<PathBuf, Option<u64>>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(dir.join(below))? {
-        let entry = entry?;
-        let path = below.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            found.extend(files(dir, &path)?);
-            found.insert(path, None);
-        } else {
-            found.insert(path, Some(entry.metadata()?.len()));
-        }
-    }
-    Ok(found)
-}
-
-fn copy_files(
-    files: &BTreeMap<PathBuf, Option<u64>>,
-    from: &Path,
-    to: &Path,
-) -> std::io::Result<()> {
-    fs::create_dir_all(to)?;
-    // A directory comes before what is in it.
-    for (path, length) in files {
-        match length {
-            None => fs::create_dir_all(to.join(path))?,
-            Some(_) => fs::copy(from.join(path), to.join(path)).map(|_| ())?,
-        }
-    }
-    Ok(())
 }
 
 fn content(view: &StateView) -> BTreeMap<Vec<u8>, Vec<u8>> {
@@ -158,7 +112,7 @@ fn a_crash_leaves_data_and_mark_together_wherever_it_comes() {
             newest = index;
         }
         let killed = dir.path().join(format!("killed-{round}"));
-        copy(&path, &killed);
+        copy_as_if_killed(&path, &killed);
         let reopened = open(&killed).unwrap();
         let kept = number_in(&reopened);
         assert!((newest..=index).contains(&kept), "{newest} {kept} {index}");
@@ -199,7 +153,7 @@ fn what_the_database_flushes_by_itself_ends_with_a_whole_batch() {
                 continue;
             }
             let killed = dir.path().join(format!("killed-{index}"));
-            copy(&path, &killed);
+            copy_as_if_killed(&path, &killed);
             let reopened = open(&killed).unwrap();
             let kept = reopened.applied().index.0;
             let data = reopened.view().get(b"index").unwrap();
@@ -227,7 +181,7 @@ fn what_is_not_flushed_is_gone_as_a_whole_and_applied_again() {
     write_numbered(&mut store, 2);
     assert_eq!(store.flushed(), id(1));
     let killed = dir.path().join("killed");
-    copy(&path, &killed);
+    copy_as_if_killed(&path, &killed);
     let mut reopened = open(&killed).unwrap();
     assert_eq!(number_in(&reopened), 1);
     write_numbered(&mut reopened, 2);
@@ -348,7 +302,7 @@ fn an_image_is_not_moved_and_goes_when_it_is_dropped() {
         write_numbered(&mut store, index);
     }
     let killed = dir.path().join("killed");
-    copy(&path, &killed);
+    copy_as_if_killed(&path, &killed);
     let parts = parts_of(&mut image);
     assert!(path.join("image-0").is_dir());
     drop(image);
@@ -391,7 +345,7 @@ fn a_switch_is_one_step() {
     let mut stages: Vec<PathBuf> = Vec::new();
     let mut stage = || {
         let killed = dir.path().join(format!("stage-{}", stages.len()));
-        copy(&path, &killed);
+        copy_as_if_killed(&path, &killed);
         stages.push(killed);
     };
     let mut replacement = store.replacement().unwrap();
@@ -404,12 +358,12 @@ fn a_switch_is_one_step() {
     stage();
     store.switch(replacement, id(9)).unwrap();
     let after = dir.path().join("after");
-    copy(&path, &after);
+    copy_as_if_killed(&path, &after);
     // The new one is durable, and nothing names it yet; the new `current` lies beside the old one.
     let between = dir.path().join("between");
-    copy(&stages[0], &between);
+    copy_as_if_killed(&stages[0], &between);
     fs::remove_dir_all(between.join("gen-2")).unwrap();
-    copy(&after.join("gen-2"), &between.join("gen-2"));
+    copy_as_if_killed(&after.join("gen-2"), &between.join("gen-2"));
     fs::copy(after.join("current"), between.join("current.new")).unwrap();
     stages.push(between);
     for killed in &stages {
@@ -419,7 +373,7 @@ fn a_switch_is_one_step() {
     }
     // It was renamed, and the old one is not removed yet.
     let old = after.join("gen-1");
-    copy(&stages[0].join("gen-1"), &old);
+    copy_as_if_killed(&stages[0].join("gen-1"), &old);
     let reopened = open(&after).unwrap();
     assert_eq!(reopened.applied(), id(9));
     assert_eq!(

@@ -16,6 +16,8 @@ use std::process::{Child, Command as Process, Stdio};
 use kv_api::{Command, SessionId, SessionStamp, WriteOp, encode};
 use raft_core::{Index, Term};
 
+use raft_storage::conformance::files_below;
+
 use super::*;
 use crate::image::tests::snapshot;
 use crate::state_machine::KvStateMachine;
@@ -130,9 +132,10 @@ fn start(dir: &Path) -> Child {
 }
 
 /// The files of a state, but for what RocksDB says of itself. None where one went meanwhile.
-fn watch(dir: &Path) -> Option<BTreeMap<PathBuf, u64>> {
-    let mut seen = files(dir, Path::new("")).ok()?;
-    seen.retain(|path, _| path.file_name().is_none_or(|name| name != "LOG"));
+fn watch(dir: &Path) -> Option<BTreeMap<PathBuf, Option<u64>>> {
+    let mut seen = files_below(dir).ok()?;
+    let is_told = |path: &PathBuf| path.file_name().is_some_and(|name| name == "LOG");
+    seen.retain(|path, length| length.is_some() && !is_told(path));
     Some(seen)
 }
 

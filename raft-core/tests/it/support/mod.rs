@@ -5,7 +5,7 @@
 
 mod machine;
 mod network;
-mod storage;
+pub(crate) mod storage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
