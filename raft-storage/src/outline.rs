@@ -132,6 +132,14 @@ impl Outline {
         Ok(())
     }
 
+    /// Adds so many consecutive entries of one term, at least one, or says why the first one does
+    /// not follow the last one.
+    pub(crate) fn push_run(&mut self, first: LogId, entries: usize) -> Result<(), String> {
+        self.push(first)?;
+        self.last.index = first.index.plus(entries as u64 - 1);
+        Ok(())
+    }
+
     /// Checks that a log may be compacted to `to`. Whether that changes anything.
     ///
     /// # Panics

@@ -9,7 +9,7 @@ use std::time::Duration;
 use raft_core::entry::ENTRY_HEADER_BYTES;
 use raft_core::{Entry, EntryKind, GroupId, LogId, StorageError};
 
-use super::index::Placed;
+use super::index::PlacedRecord;
 use super::promises::Promises;
 use super::record::{
     RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEAL_BYTES, record_bytes,
@@ -26,6 +26,9 @@ use crate::owner::WalOwner;
 
 /// Bytes of entries that are written again at a time, at most, so that an old segment can go.
 const MOVED_BYTES_MAX: u64 = 1 << 20;
+
+/// Why what is written can be placed in the index.
+const IN_REACH: &str = "a segment has at most 4 GiB, or one entry";
 
 /// The segment that is being written.
 #[derive(Debug)]
@@ -97,16 +100,18 @@ impl ActiveSegment {
         self.staging.end() > self.file_bytes / 2
     }
 
-    /// How many of these entries the next record can have, those that fit in a run and in the
-    /// segment, and the bytes of its payload.
+    /// How many of these entries the next record can have, those of one term that fit in a run and
+    /// in the segment, and the bytes of its payload.
     pub(super) fn run_length(&self, entries: &[Entry]) -> (usize, usize) {
         let behind = self.staging.end() + RECORD_HEADER_BYTES as u64 + SEAL_BYTES;
         let room = self.file_bytes.saturating_sub(behind);
         let room = usize::try_from(room - room % RECORD_ALIGNMENT).unwrap_or(usize::MAX);
         let (mut count, mut bytes) = (0, 0);
+        let term = entries.first().map(|entry| entry.id().term);
         for entry in entries {
             let end = padded(bytes) + entry.encoded_len();
-            if end > room || (count > 0 && end > RUN_BYTES_MAX) {
+            let goes_on = count == 0 || (end <= RUN_BYTES_MAX && Some(entry.id().term) == term);
+            if end > room || !goes_on {
                 break;
             }
             count += 1;
@@ -138,20 +143,33 @@ impl ActiveSegment {
         payload_bytes: usize,
     ) -> Result<PlacedRecord, StorageError> {
         let offset = self.staging.end();
-        let entries = match entries {
-            [entry] if payload_bytes > RUN_BYTES_MAX => vec![self.stage_large(record, entry)?],
-            _ => self.stage_together(record, entries, payload_bytes)?,
-        };
-        Ok(PlacedRecord {
-            segment: Arc::clone(&self.segment),
-            offset,
-            payload_bytes: u32::try_from(payload_bytes).expect("far below 4 GiB"),
-            entries,
-        })
+        let first = entries.first().map_or(LogId::ZERO, Entry::id);
+        let bytes = u32::try_from(payload_bytes).expect("far below 4 GiB");
+        let mut placed = PlacedRecord::begin(&self.segment, offset, bytes, first).expect(IN_REACH);
+        for entry in entries {
+            if entry.kind() == EntryKind::Membership {
+                placed.note_membership(entry.id().index);
+            }
+        }
+        match entries {
+            [entry] if payload_bytes > RUN_BYTES_MAX => {
+                self.stage_large(record, entry, &mut placed)?;
+            }
+            _ => self.stage_together(record, entries, payload_bytes, &mut placed)?,
+        }
+        Ok(placed)
     }
 
-    fn stage_large(&mut self, record: Staged, entry: &Entry) -> Result<Placed, StorageError> {
+    fn stage_large(
+        &mut self,
+        record: Staged,
+        entry: &Entry,
+        placed: &mut PlacedRecord,
+    ) -> Result<(), StorageError> {
         let offset = self.staging.end();
+        let payload_bytes = encoded_bytes(entry);
+        let place = placed.place(offset + RECORD_HEADER_BYTES as u64, payload_bytes);
+        place.expect(IN_REACH);
         let entry_header = entry.header();
         let checksum = crc32c::crc32c(&entry_header);
         let header = self.record_header(record, entry.encoded_len(), checksum);
@@ -159,8 +177,7 @@ impl ActiveSegment {
         for piece in [&header[..], &entry_header, entry.payload()] {
             self.staging.push(piece, &self.file)?;
         }
-        self.end_record(offset, entry.encoded_len())?;
-        Ok(place(entry, offset + RECORD_HEADER_BYTES as u64))
+        self.end_record(offset, entry.encoded_len())
     }
 
     /// The header of the record comes first, and is known last.
@@ -169,30 +186,37 @@ impl ActiveSegment {
         record: Staged,
         entries: &[Entry],
         payload_bytes: usize,
-    ) -> Result<Vec<Placed>, StorageError> {
+        placed: &mut PlacedRecord,
+    ) -> Result<(), StorageError> {
         let offset = self.staging.end();
         let bytes = usize::try_from(record_bytes(payload_bytes)).expect("a run fits in memory");
         let space = self.staging.reserve(bytes, &self.file)?;
         self.headers.clear();
-        let mut placed = Vec::with_capacity(entries.len());
+        self.headers.reserve(entries.len() * ENTRY_HEADER_BYTES);
+        placed.reserve(entries.len());
         let mut at = RECORD_HEADER_BYTES;
         for entry in entries {
-            placed.push(place(entry, offset + at as u64));
+            let place = placed.place(offset + at as u64, encoded_bytes(entry));
+            place.expect(IN_REACH);
             let header = entry.header();
             self.headers.extend_from_slice(&header);
-            let payload = at + ENTRY_HEADER_BYTES;
             let end = at + entry.encoded_len();
-            space[at..payload].copy_from_slice(&header);
-            space[payload..end].copy_from_slice(entry.payload());
-            at = padded(end);
-            space[end..at].fill(0);
+            let next = padded(end);
+            let (head, rest) = space[at..next].split_at_mut(ENTRY_HEADER_BYTES);
+            let (payload, zeros) = rest.split_at_mut(entry.payload().len());
+            head.copy_from_slice(&header);
+            payload.copy_from_slice(entry.payload());
+            for byte in zeros {
+                *byte = 0;
+            }
+            at = next;
         }
         // In one go: one by one the calls take longer than the bytes.
         let checksum = crc32c::crc32c(&self.headers);
         let header = self.record_header(record, payload_bytes, checksum);
         let (header, _) = header.encode(self.segment.frame.seed);
         self.staging.patch(offset, &header);
-        Ok(placed)
+        Ok(())
     }
 
     /// A record that began at `offset` has all of its payload.
@@ -264,23 +288,8 @@ impl ActiveSegment {
     }
 }
 
-/// An entry that begins at this offset of the file.
-fn place(entry: &Entry, offset: u64) -> Placed {
-    Placed {
-        id: entry.id(),
-        offset,
-        encoded_bytes: u32::try_from(entry.encoded_len()).expect("far below 4 GiB"),
-        is_membership: entry.kind() == EntryKind::Membership,
-    }
-}
-
-/// A record with entries that was staged.
-#[derive(Debug)]
-pub(super) struct PlacedRecord {
-    pub(super) segment: Arc<SegmentRef>,
-    pub(super) offset: u64,
-    pub(super) payload_bytes: u32,
-    pub(super) entries: Vec<Placed>,
+fn encoded_bytes(entry: &Entry) -> u32 {
+    u32::try_from(entry.encoded_len()).expect("far below 4 GiB")
 }
 
 /// A record to be written, but for its payload.
@@ -412,10 +421,10 @@ impl SegmentFactory {
             frame: header.frame(),
         };
         let mut active = ActiveSegment {
+            staging: Staging::at_start_of(&file),
             file,
             segment: Arc::new(segment),
             file_bytes,
-            staging: Staging::of_empty(),
             synced: 0,
             witnessed: false,
             states: beginning.states,

@@ -72,6 +72,16 @@ pub(super) struct PlacedRun<'a> {
     pub(super) entries: &'a [Placed],
 }
 
+/// The same as the index keeps it; all of one term where it was written now.
+#[derive(Debug)]
+pub(super) struct PlacedRecord {
+    segment: Arc<SegmentRef>,
+    first: LogId,
+    run: Run,
+    places: Vec<Place>,
+    memberships: Vec<Index>,
+}
+
 /// A record to be read, and how many of its entries are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PlannedRun {
@@ -99,6 +109,47 @@ impl Run {
             payload_bytes: self.payload_bytes,
             entries: 0,
         }
+    }
+}
+
+impl PlacedRecord {
+    /// A record at `offset` in `segment`, the first entry of which is `first`.
+    pub(super) fn begin(
+        segment: &Arc<SegmentRef>,
+        offset: u64,
+        payload_bytes: u32,
+        first: LogId,
+    ) -> Result<Self, String> {
+        Ok(Self {
+            segment: Arc::clone(segment),
+            first,
+            run: Run {
+                first: first.index,
+                offset_units: units(offset)?,
+                payload_bytes,
+            },
+            places: Vec::new(),
+            memberships: Vec::new(),
+        })
+    }
+
+    /// So many entries will be placed.
+    pub(super) fn reserve(&mut self, entries: usize) {
+        self.places.reserve_exact(entries);
+    }
+
+    /// The next entry of the record begins at `offset` in the segment.
+    pub(super) fn place(&mut self, offset: u64, encoded_bytes: u32) -> Result<(), String> {
+        self.places.push(Place {
+            offset_units: units(offset)?,
+            encoded_bytes,
+        });
+        Ok(())
+    }
+
+    /// An entry of the record is a membership; in order.
+    pub(super) fn note_membership(&mut self, index: Index) {
+        self.memberships.push(index);
     }
 }
 
@@ -196,7 +247,8 @@ impl LogIndex {
         }
     }
 
-    /// Adds the entries of a record in `segment`, or says why they do not follow the last one.
+    /// Adds the entries of a record in `segment` that was found, or says why they do not follow the
+    /// last one.
     pub(super) fn push(
         &mut self,
         segment: &Arc<SegmentRef>,
@@ -205,30 +257,33 @@ impl LogIndex {
         let Some(first) = run.entries.first() else {
             return Ok(());
         };
-        let offset_units = units(run.offset)?;
         for placed in run.entries {
             self.outline.push(placed.id)?;
         }
-        let chunk = self.chunk_in(segment, first.id.index);
-        chunk.runs.push(Run {
-            first: first.id.index,
-            offset_units,
-            payload_bytes: run.payload_bytes,
-        });
-        chunk.places.reserve(run.entries.len());
+        let mut record = PlacedRecord::begin(segment, run.offset, run.payload_bytes, first.id)?;
         for placed in run.entries {
-            chunk.places.push(Place {
-                offset_units: units(placed.offset)?,
-                encoded_bytes: placed.encoded_bytes,
-            });
-        }
-        for placed in run.entries {
-            self.log_bytes += u64::from(placed.encoded_bytes);
+            record.place(placed.offset, placed.encoded_bytes)?;
             if placed.is_membership {
-                self.memberships.push(placed.id.index);
+                record.note_membership(placed.id.index);
             }
         }
+        self.hold(&record);
         Ok(())
+    }
+
+    /// Adds the entries of a record that was written, or says why they do not follow the last one.
+    pub(super) fn push_written(&mut self, record: &PlacedRecord) -> Result<(), String> {
+        self.outline.push_run(record.first, record.places.len())?;
+        self.hold(record);
+        Ok(())
+    }
+
+    fn hold(&mut self, record: &PlacedRecord) {
+        let chunk = self.chunk_in(&record.segment, record.first.index);
+        chunk.runs.push(record.run);
+        chunk.places.extend_from_slice(&record.places);
+        self.memberships.extend_from_slice(&record.memberships);
+        self.log_bytes += encoded_bytes(&record.places);
     }
 
     /// The entries in `segment`, which is that of the last one, or a new one that `first` opens.

@@ -31,10 +31,9 @@ impl Staging {
     ) -> Result<Self, StorageError> {
         let start = end - end % file.block_bytes() as u64;
         let mut staging = Self {
-            buffer: AlignedBuffer::new(STAGED_BYTES_MAX),
             start,
             length: usize::try_from(end - start).expect("less than a block"),
-            written: 0,
+            ..Self::at_start_of(file)
         };
         let block = &mut staging.buffer.bytes_mut()[..staging.length];
         found
@@ -45,9 +44,13 @@ impl Staging {
     }
 
     /// At the start of a file.
-    pub(super) fn of_empty() -> Self {
+    pub(super) fn at_start_of(file: &DiskFile) -> Self {
+        let buffer = match file.block_bytes() {
+            1 => AlignedBuffer::new(STAGED_BYTES_MAX),
+            _ => AlignedBuffer::for_disk(STAGED_BYTES_MAX),
+        };
         Self {
-            buffer: AlignedBuffer::new(STAGED_BYTES_MAX),
+            buffer,
             start: 0,
             length: 0,
             written: 0,
@@ -179,7 +182,7 @@ mod tests {
             let stored = Arc::new(Mutex::new(vec![0; 24 << 20]));
             let handle = Box::new(Blocks(Arc::clone(&stored), block));
             let file = DiskFile::of("open", Path::new("file"), Ok(handle)).unwrap();
-            let mut staging = Staging::of_empty();
+            let mut staging = Staging::at_start_of(&file);
             let mut expected = Vec::new();
             for (round, fill) in (0_usize..240).zip((1_u8..=255).cycle()) {
                 let length = match round % 40 {

@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use raft_core::{AppendBatch, Entry, GroupId, HardState, Index, LogId, StorageError};
 
-use super::active::{
-    ActiveSegment, Beginning, GroupBeginning, PlacedRecord, SegmentFactory, Staged,
-};
-use super::index::{LogIndex, PlacedRun};
+use super::active::{ActiveSegment, Beginning, GroupBeginning, SegmentFactory, Staged};
+use super::index::{LogIndex, PlacedRecord};
 use super::promises::Promises;
 use super::record::{RecordKind, record_bytes};
 use super::sealed::{SealedSegment, SealedSegments};
@@ -343,12 +341,7 @@ fn publish(log: &GroupLog, effect: Effect) {
 /// Adds entries that follow those of the index.
 pub(super) fn add(index: &mut LogIndex, entries: Placements) {
     for record in entries {
-        let run = PlacedRun {
-            offset: record.offset,
-            payload_bytes: record.payload_bytes,
-            entries: &record.entries,
-        };
-        let pushed = index.push(&record.segment, &run);
+        let pushed = index.push_written(&record);
         pushed.expect("the batch was checked when it came in");
     }
 }
