@@ -220,16 +220,11 @@ impl Entry {
     }
 
     /// The encoded header. The payload follows it unchanged.
+    #[inline]
     #[must_use]
     pub fn header(&self) -> [u8; ENTRY_HEADER_BYTES] {
-        let mut header = [0; ENTRY_HEADER_BYTES];
-        header[..CHECKED_HEADER_BYTES].copy_from_slice(&header_prefix(
-            self.id,
-            self.kind,
-            self.payload.len(),
-        ));
-        header[24..28].copy_from_slice(&self.checksum.to_le_bytes());
-        header
+        let [first, index, term] = header_words(self.id, self.kind, self.payload.len());
+        little_endian([first, index, term, self.checksum.into()])
     }
 
     /// Takes one entry from the front of `bytes` and checks it. The payload shares the buffer.
@@ -263,14 +258,23 @@ impl Entry {
 }
 
 fn header_prefix(id: LogId, kind: EntryKind, length: usize) -> [u8; CHECKED_HEADER_BYTES] {
+    little_endian(header_words(id, kind, length))
+}
+
+/// Version, kind, two zeros and the length are the first word.
+fn header_words(id: LogId, kind: EntryKind, length: usize) -> [u64; 3] {
     let length = u32::try_from(length).expect("payload limit is below 4 GiB");
-    let mut prefix = [0; CHECKED_HEADER_BYTES];
-    prefix[0] = VERSION;
-    prefix[1] = kind.to_byte();
-    prefix[4..8].copy_from_slice(&length.to_le_bytes());
-    prefix[8..16].copy_from_slice(&id.index.0.to_le_bytes());
-    prefix[16..24].copy_from_slice(&id.term.0.to_le_bytes());
-    prefix
+    let first = u64::from(VERSION) | u64::from(kind.to_byte()) << 8 | u64::from(length) << 32;
+    [first, id.index.0, id.term.0]
+}
+
+/// In whole words, because a batch has thousands of headers.
+fn little_endian<const WORDS: usize, const BYTES: usize>(words: [u64; WORDS]) -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
+    for (field, word) in bytes.chunks_exact_mut(8).zip(words) {
+        field.copy_from_slice(&word.to_le_bytes());
+    }
+    bytes
 }
 
 fn checksum(prefix: &[u8], payload: &[u8]) -> u32 {
