@@ -58,11 +58,13 @@ impl ActiveSegment {
             true => disk.open_direct(path)?,
             false => disk.open(path)?,
         };
-        let staging = Staging::behind(tail.offset, &file, &disk.open_to_read(path)?)?;
+        let file_bytes = tail.header.file_bytes;
+        let found = disk.open_to_read(path)?;
+        let staging = Staging::behind(tail.offset, file_bytes, &file, &found)?;
         Ok(Self {
             file,
             segment: Arc::clone(&tail.segment),
-            file_bytes: tail.header.file_bytes,
+            file_bytes,
             staging,
             synced: tail.offset,
             witnessed: tail.witnessed,
@@ -167,9 +169,10 @@ impl ActiveSegment {
         placed: &mut PlacedRecord,
     ) -> Result<(), StorageError> {
         let offset = self.staging.end();
-        let payload_bytes = encoded_bytes(entry);
-        let place = placed.place(offset + RECORD_HEADER_BYTES as u64, payload_bytes);
-        place.expect(IN_REACH);
+        let payload = offset + RECORD_HEADER_BYTES as u64;
+        placed
+            .place_all(payload, std::slice::from_ref(entry))
+            .expect(IN_REACH);
         let entry_header = entry.header();
         let checksum = crc32c::crc32c(&entry_header);
         let header = self.record_header(record, entry.encoded_len(), checksum);
@@ -190,26 +193,29 @@ impl ActiveSegment {
     ) -> Result<(), StorageError> {
         let offset = self.staging.end();
         let bytes = usize::try_from(record_bytes(payload_bytes)).expect("a run fits in memory");
-        let space = self.staging.reserve(bytes, &self.file)?;
-        self.headers.clear();
-        self.headers.reserve(entries.len() * ENTRY_HEADER_BYTES);
-        placed.reserve(entries.len());
-        let mut at = RECORD_HEADER_BYTES;
-        for entry in entries {
-            let place = placed.place(offset + at as u64, encoded_bytes(entry));
-            place.expect(IN_REACH);
-            let header = entry.header();
-            self.headers.extend_from_slice(&header);
-            let end = at + entry.encoded_len();
-            let next = padded(end);
-            let (head, rest) = space[at..next].split_at_mut(ENTRY_HEADER_BYTES);
-            let (payload, zeros) = rest.split_at_mut(entry.payload().len());
-            head.copy_from_slice(&header);
-            payload.copy_from_slice(entry.payload());
+        let mut space = self.staging.reserve(bytes, &self.file)?;
+        space = &mut space[RECORD_HEADER_BYTES..];
+        placed
+            .place_all(offset + RECORD_HEADER_BYTES as u64, entries)
+            .expect(IN_REACH);
+        // Three short loops: one that does all of it takes longer.
+        self.headers.resize(entries.len() * ENTRY_HEADER_BYTES, 0);
+        let headers = self.headers.chunks_exact_mut(ENTRY_HEADER_BYTES);
+        for (entry, header) in entries.iter().zip(headers) {
+            header.copy_from_slice(&entry.header());
+        }
+        let headers = self.headers.chunks_exact(ENTRY_HEADER_BYTES);
+        for (entry, header) in entries.iter().zip(headers) {
+            let payload = entry.payload();
+            let (slot, rest) = space.split_at_mut(padded(entry.encoded_len()));
+            space = rest;
+            let (head, slot) = slot.split_at_mut(ENTRY_HEADER_BYTES);
+            let (body, zeros) = slot.split_at_mut(payload.len());
+            head.copy_from_slice(header);
+            body.copy_from_slice(payload);
             for byte in zeros {
                 *byte = 0;
             }
-            at = next;
         }
         // In one go: one by one the calls take longer than the bytes.
         let checksum = crc32c::crc32c(&self.headers);
@@ -286,10 +292,6 @@ impl ActiveSegment {
         self.sync()?;
         Ok(SealMark { offset, checksum })
     }
-}
-
-fn encoded_bytes(entry: &Entry) -> u32 {
-    u32::try_from(entry.encoded_len()).expect("far below 4 GiB")
 }
 
 /// A record to be written, but for its payload.
@@ -421,7 +423,7 @@ impl SegmentFactory {
             frame: header.frame(),
         };
         let mut active = ActiveSegment {
-            staging: Staging::at_start_of(&file),
+            staging: Staging::at_start_of(&file, file_bytes),
             file,
             segment: Arc::new(segment),
             file_bytes,

@@ -4,11 +4,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use raft_core::{Index, LogId, StorageError, Term};
+use raft_core::{Entry, Index, LogId, StorageError, Term};
 
 use super::record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, record_bytes};
 use super::segment::SegmentRef;
 use crate::outline::{Outline, fits_read};
+
+/// Bytes of a unit of offsets.
+const UNIT_BYTES: u32 = 8;
+const _: () = assert!(UNIT_BYTES as u64 == RECORD_ALIGNMENT);
 
 /// The most bytes that are read at once, unless a single record is larger.
 const STRETCH_BYTES_MAX: u64 = 4 << 20;
@@ -133,9 +137,19 @@ impl PlacedRecord {
         })
     }
 
-    /// So many entries will be placed.
-    pub(super) fn reserve(&mut self, entries: usize) {
-        self.places.reserve_exact(entries);
+    /// These entries are all of the record, whose payload begins at `offset`.
+    pub(super) fn place_all(&mut self, offset: u64, entries: &[Entry]) -> Result<(), String> {
+        let mut next = units(offset)?;
+        self.places.extend(entries.iter().map(|entry| {
+            let encoded_bytes = u32::try_from(entry.encoded_len()).unwrap_or(u32::MAX);
+            let place = Place {
+                offset_units: next,
+                encoded_bytes,
+            };
+            next += encoded_bytes.div_ceil(UNIT_BYTES);
+            place
+        }));
+        Ok(())
     }
 
     /// The next entry of the record begins at `offset` in the segment.

@@ -15,7 +15,7 @@ use super::replay::GroupReplay;
 use super::salvage::salvage;
 use super::scan::Window;
 use super::segment::{HEADER_BYTES, SegmentHeader, sequence_of};
-use super::spare::{NEW_RESERVE_NAME, RESERVE_NAME, SPARE_NAME};
+use super::spare::{NEW_RESERVE_NAME, RECYCLED_PREFIX, RESERVE_NAME, SPARE_NAME};
 use crate::errors::damaged;
 use crate::files::Disk;
 use crate::inspection::{
@@ -106,6 +106,7 @@ fn kind_of(
             SPARE_NAME | RESERVE_NAME => FileKind::Spare,
             NEW_RESERVE_NAME => FileKind::Temporary,
             "lock" => FileKind::Lock,
+            _ if name.starts_with(RECYCLED_PREFIX) => FileKind::Spare,
             _ if name.starts_with(TORN_PREFIX) => FileKind::TornCopy,
             _ if name.starts_with(DAMAGED_PREFIX) => FileKind::DamagedCopy,
             _ => FileKind::Other,
@@ -260,7 +261,7 @@ impl Walk<'_> {
         let mut is_vouched = false;
         let mut at = offset;
         while at + RECORD_HEADER_BYTES as u64 <= self.file_bytes {
-            if let Some(header) = self.window.record_header(at, self.frame)? {
+            if let Some(header) = self.window.stray_header(at, self.frame)? {
                 is_vouched |= header.synced_to > offset;
                 if at > offset && self.record_at(at)?.is_ok() {
                     return Ok(Some((at, is_vouched)));

@@ -15,7 +15,7 @@ use super::room::Room;
 use super::sealed::{SealedSegment, SealedSegments};
 use super::segment::VERSION;
 use super::shared::{Durable, GroupLog, Shared};
-use super::spare::{NEW_RESERVE_NAME, RESERVE_NAME, SPARE_NAME};
+use super::spare::{NEW_RESERVE_NAME, RECYCLED_PREFIX, RESERVE_NAME, SPARE_NAME};
 use super::writer::{GroupWriter, Writer};
 use super::{aside, cut};
 use crate::files::{DirLock, Disk};
@@ -48,6 +48,7 @@ impl<'a> Opening<'a> {
             Arc::clone(&shared),
             segment_bytes,
             options.reserve_bytes(),
+            options.recycled_segments_max,
         );
         let factory = SegmentFactory::new(
             disk.clone(),
@@ -80,9 +81,11 @@ impl<'a> Opening<'a> {
 
     pub(super) fn remove_spare(&self) -> Result<(), StorageError> {
         let reserve = (self.options.reserve_bytes() == 0).then_some(RESERVE_NAME);
-        for name in [SPARE_NAME, NEW_RESERVE_NAME].into_iter().chain(reserve) {
-            let path = self.dir.join(name);
-            if self.disk.exists(&path)? {
+        let names = [SPARE_NAME, NEW_RESERVE_NAME].into_iter().chain(reserve);
+        let unused: Vec<_> = names.collect();
+        for path in self.disk.list(self.dir)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if unused.contains(&&*name) || name.starts_with(RECYCLED_PREFIX) {
                 self.disk.remove(&path)?;
             }
         }
@@ -138,7 +141,7 @@ impl<'a> Opening<'a> {
             writer.next_segment(seal, 0, true)?;
         }
         // Where a crash came between a compaction and the end of its removals.
-        writer.sealed.remove_unneeded()?;
+        writer.sealed.remove_unneeded(writer.factory.room())?;
         Ok(Opened::new(writer, report))
     }
 

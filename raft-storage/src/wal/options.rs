@@ -23,6 +23,10 @@ pub struct WalOptions {
     /// another one. `None`, unless told: as many as a segment has. 0: no reserve. Other values are
     /// taken to the nearest that a segment may have.
     pub reserve_bytes: Option<u64>,
+    /// Segments that count no more and are kept to be written again, at most; 4 unless told, which
+    /// is as much as a node's log has between two snapshots. A segment for which there is none is
+    /// filled with zeros first. 0: all are removed.
+    pub recycled_segments_max: usize,
     /// Whether a directory without a log gets a new, empty one. True unless told. A node that has
     /// made promises before opens with `false`: an empty directory is then a lost disk, not a
     /// beginning.
@@ -74,6 +78,7 @@ impl Default for WalOptions {
         Self {
             segment_bytes: 64 << 20,
             reserve_bytes: None,
+            recycled_segments_max: 4,
             create: true,
             witness_after: Some(Duration::from_millis(50)),
             repair: false,

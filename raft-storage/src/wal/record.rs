@@ -148,10 +148,30 @@ impl RecordHeader {
         (bytes, checksum)
     }
 
+    /// Reads a header at a place where none need be, of a file of `file_bytes`: `None` where it
+    /// cannot have been written at `offset`.
+    pub(super) fn decode_stray(
+        bytes: &[u8; RECORD_HEADER_BYTES],
+        frame: Frame,
+        offset: u64,
+        file_bytes: u64,
+    ) -> Option<Self> {
+        // Most of what is no header shows here, without a checksum.
+        let kind = RecordKind::from_byte(bytes[12])?;
+        let length = u32_at(bytes, 8) as usize;
+        if u64_at(bytes, 40) > offset || !kind.allows(length) {
+            return None;
+        }
+        match Self::decode(bytes, frame) {
+            Decoded::Record(header) if offset + header.record_bytes() <= file_bytes => Some(header),
+            _ => None,
+        }
+    }
+
     /// Reads a header. Never fails on arbitrary bytes.
     pub(super) fn decode(bytes: &[u8; RECORD_HEADER_BYTES], frame: Frame) -> Decoded {
-        let checksum = crc32c::crc32c_append(frame.seed, &bytes[4..]);
-        if bytes[12] == 0 || header_checksum(bytes) != checksum {
+        let checksum = |bytes: &[u8]| crc32c::crc32c_append(frame.seed, bytes);
+        if bytes[12] == 0 || header_checksum(bytes) != checksum(&bytes[4..]) {
             return Decoded::Nothing;
         }
         let Some(kind) = RecordKind::from_byte(bytes[12]) else {
@@ -250,6 +270,29 @@ mod tests {
             let decoded = RecordHeader::decode(&bad, frame(5));
             assert_eq!(decoded, Decoded::Nothing, "bit {bit}");
         }
+    }
+
+    /// Random bytes match a checksum once in 2^32 times, and a file has millions of places.
+    #[test]
+    fn a_stray_header_counts_only_where_it_can_have_been_written() {
+        let (bytes, _) = sample().encode(5);
+        let bytes_max = |offset: u64| offset + sample().record_bytes();
+        let stray =
+            |offset, file_bytes| RecordHeader::decode_stray(&bytes, frame(5), offset, file_bytes);
+        assert_eq!(stray(4096, bytes_max(4096)), Some(sample()));
+        assert_eq!(
+            stray(4096, bytes_max(4096) - 1),
+            None,
+            "the file ends in it"
+        );
+        assert_eq!(stray(4088, 1 << 20), None, "it says that more was synced");
+        let impossible = RecordHeader {
+            kind: RecordKind::Seal,
+            ..sample()
+        };
+        let (bytes, _) = impossible.encode(5);
+        let found = RecordHeader::decode_stray(&bytes, frame(5), 4096, 1 << 20);
+        assert_eq!(found, None, "a seal has no payload");
     }
 
     fn decode_changed(position: usize, value: u8, frame: Frame) -> Decoded {

@@ -433,6 +433,5 @@ fn judge(
         );
         return Err(damaged(path, offset, what));
     }
-    let end = remains.end;
-    Ok((end > offset).then_some(TornTail { offset, end }))
+    Ok(remains.torn_to.map(|end| TornTail { offset, end }))
 }

@@ -1,5 +1,6 @@
-//! Room for the log's next segments, ahead of need: a spare that the next one will be made of, and
-//! a reserve for the case that the disk has no room for a spare. As long as it has not, the log
+//! Room for the log's next segments, ahead of need: old segments that count no more, or a spare of
+//! zeros that the next one will be made of, and a reserve for the case that the disk has no room
+//! for a spare. As long as it has not, the log
 //! says so, goes on in what is left, and tries again from time to time.
 
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use raft_core::StorageError;
 
 use super::shared::Shared;
-use super::spare::{RESERVE_NAME, SPARE_NAME, fill, make_reserve, make_spare};
+use super::spare::{RECYCLED_PREFIX, RESERVE_NAME, SPARE_NAME, fill, make_reserve, make_spare};
 use crate::errors::io_error;
 use crate::files::{Disk, DiskFile};
 
@@ -31,6 +32,11 @@ pub(super) struct Room {
     reserve_bytes: u64,
     making: Option<JoinHandle<Result<Made, StorageError>>>,
     spare: Option<Result<DiskFile, StorageError>>,
+    /// Old segments' files to be written again, each as long as a segment.
+    recycled: Vec<PathBuf>,
+    /// Those that will be, once their new names are durable.
+    renamed: Vec<PathBuf>,
+    recycled_max: usize,
     wants_spare: bool,
     has_reserve: bool,
     /// Since when, and until when it is left alone, where the disk was full.
@@ -52,6 +58,7 @@ impl Room {
         shared: Arc<Shared>,
         segment_bytes: u64,
         reserve_bytes: u64,
+        recycled_max: usize,
     ) -> Self {
         Self {
             disk,
@@ -61,6 +68,9 @@ impl Room {
             reserve_bytes,
             making: None,
             spare: None,
+            recycled: Vec::new(),
+            renamed: Vec::new(),
+            recycled_max,
             wants_spare: false,
             has_reserve: false,
             full_until: None,
@@ -71,6 +81,26 @@ impl Room {
     /// The next segment will soon be needed.
     pub(super) fn want_spare(&mut self) {
         self.wants_spare = true;
+    }
+
+    /// The new name that the file of a segment that counts no more is to get; `None` where it is
+    /// to be removed.
+    pub(super) fn name_to_recycle(&mut self, sequence: u64, file_bytes: u64) -> Option<PathBuf> {
+        let kept = self.recycled.len() + self.renamed.len();
+        let is_full = self.full_until.is_some();
+        if is_full || kept >= self.recycled_max || file_bytes != self.segment_bytes {
+            return None;
+        }
+        let name = format!("{RECYCLED_PREFIX}{sequence:020}");
+        self.renamed.push(self.dir.join(name));
+        self.renamed.last().cloned()
+    }
+
+    /// The new names are durable. Only now may the files be written: before, a crash could give
+    /// them their old names again.
+    pub(super) fn recycle_renamed(&mut self) {
+        self.recycled.append(&mut self.renamed);
+        self.tell();
     }
 
     /// Sees what has become ready, and starts what is missing. Never waits, but on a disk of tests.
@@ -85,7 +115,7 @@ impl Room {
             }
             if self.reserve_bytes > 0 && !self.has_reserve {
                 self.start(true);
-            } else if self.wants_spare && self.spare.is_none() {
+            } else if self.wants_spare && self.spare.is_none() && self.recycled.is_empty() {
                 self.start(false);
             } else {
                 if self.full_until.take().is_some() {
@@ -110,22 +140,29 @@ impl Room {
         }
     }
 
-    /// A file of zeros that are on the disk, and its length: `wanted`, and not less than a segment
-    /// has, or where the reserve has to do, at least `needed`. Waits where it is still being made.
+    /// A file whose blocks all are on the disk, with zeros or anything else in them, and its
+    /// length: `wanted`, and not less than a segment has, or where the reserve has to do, at least
+    /// `needed`. Waits where it is still being made.
     pub(super) fn take(
         &mut self,
         needed: u64,
         wanted: u64,
     ) -> Result<(DiskFile, u64), StorageError> {
-        if self.making.is_some() {
+        let wanted = wanted.max(self.segment_bytes);
+        let fits = wanted == self.segment_bytes;
+        let recycled = if fits { self.recycled.pop() } else { None };
+        if recycled.is_none() && self.making.is_some() {
             self.collect();
         }
         self.wants_spare = false;
-        let wanted = wanted.max(self.segment_bytes);
-        let taken = match self.spare.take() {
-            Some(Ok(spare)) => self.extend(spare, wanted),
-            Some(Err(error)) => Err(error),
-            None => make_spare(&self.disk, &self.dir.join(SPARE_NAME), wanted, &self.stop),
+        let taken = match (recycled, self.spare.take()) {
+            (Some(path), spare) => {
+                self.spare = spare;
+                self.disk.open_direct(&path)
+            }
+            (None, Some(Ok(spare))) => self.extend(spare, wanted),
+            (None, Some(Err(error))) => Err(error),
+            (None, None) => make_spare(&self.disk, &self.dir.join(SPARE_NAME), wanted, &self.stop),
         };
         let taken = match taken {
             Err(full @ StorageError::Full { .. }) => {
@@ -195,6 +232,12 @@ impl Room {
             );
         }
         self.full_until = Some(Instant::now() + RETRY_AFTER);
+        // Somebody needs the room now, and be it the reserve.
+        for path in self.recycled.drain(..) {
+            if let Err(error) = self.disk.remove(&path) {
+                tracing::warn!(%error, "an old log segment keeps its room");
+            }
+        }
     }
 
     fn start(&mut self, reserve: bool) {
@@ -230,7 +273,8 @@ impl Room {
         } else {
             0
         };
-        let bytes = spare + reserve;
+        let recycled = self.recycled.len() as u64 * self.segment_bytes;
+        let bytes = spare + reserve + recycled;
         self.shared.spare_bytes.store(bytes, Ordering::Relaxed);
         let is_short = self.full_until.is_some();
         let flag = &self.shared.is_short_of_room;

@@ -171,6 +171,22 @@ impl<'a> Window<'a> {
             }
         }
     }
+
+    /// The header of this segment at a place where none need be. The file may hold anything there,
+    /// in which any 4 bytes may be a checksum by chance; so only one counts that can have been
+    /// written at this place.
+    pub(super) fn stray_header(
+        &mut self,
+        offset: u64,
+        frame: Frame,
+    ) -> Result<Option<RecordHeader>, StorageError> {
+        let file_bytes = self.file_bytes;
+        let mut bytes = [0; RECORD_HEADER_BYTES];
+        bytes.copy_from_slice(self.slice(offset, RECORD_HEADER_BYTES)?);
+        Ok(RecordHeader::decode_stray(
+            &bytes, frame, offset, file_bytes,
+        ))
+    }
 }
 
 /// One whole record.
@@ -250,8 +266,9 @@ pub(super) fn scan(
 /// What stands behind the last whole record of a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Remains {
-    /// The end of the last 8 bytes that are not all zeros; 0 where there are none.
-    pub(super) end: u64,
+    /// Where there is a write that was not finished: the end of the last 8 bytes that are not all
+    /// zeros.
+    pub(super) torn_to: Option<u64>,
     /// A record that says that something at or behind the place in question had been synced.
     pub(super) witness: Option<Witness>,
 }
@@ -269,28 +286,36 @@ pub(super) fn remains(
     segment: &SegmentHeader,
     from: u64,
 ) -> Result<Remains, StorageError> {
-    let mut remains = Remains {
-        end: last_nonzero(window, from)?,
-        witness: None,
-    };
+    let end = last_nonzero(window, from)?;
+    let mut remains = Remains::default();
+    if end <= from {
+        return Ok(remains);
+    }
+    // Each write ends with 8 zeros, unless with the file.
+    let length = RECORD_ALIGNMENT.min(segment.file_bytes.saturating_sub(from));
+    let length = usize::try_from(length).expect("at most 8");
+    let ends_here = window.slice(from, length)?.iter().all(|byte| *byte == 0);
+    let mut is_torn = !(ends_here && segment.may_be_recycled());
     let frame = segment.frame();
     let last = segment
         .file_bytes
         .saturating_sub(RECORD_HEADER_BYTES as u64);
     let mut offset = from;
-    while offset < remains.end && offset <= last {
+    while offset < end && offset <= last {
         // Only the header is asked: it is whole, so we wrote it, and it knows what was synced then.
-        if let Some(header) = window.record_header(offset, frame)?
-            && header.synced_to > from
-        {
-            remains.witness = Some(Witness {
-                offset,
-                synced_to: header.synced_to,
-            });
-            break;
+        if let Some(header) = window.stray_header(offset, frame)? {
+            is_torn = true;
+            if header.synced_to > from {
+                remains.witness = Some(Witness {
+                    offset,
+                    synced_to: header.synced_to,
+                });
+                break;
+            }
         }
         offset += RECORD_ALIGNMENT;
     }
+    remains.torn_to = is_torn.then_some(end);
     Ok(remains)
 }
 

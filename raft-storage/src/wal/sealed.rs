@@ -1,5 +1,6 @@
-//! The segments that are full, and when their files go: once all entries that the log holds stand
-//! in later ones. What else they say, a vote or the start of the log, each later segment repeats.
+//! The segments that are full, and when their files go, or are kept to be written again: once all
+//! entries that the log holds stand in later ones. What else they say, a vote or the start of the
+//! log, each later segment repeats.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use raft_core::StorageError;
 
+use super::room::Room;
 use super::segment::SegmentRef;
 use super::shared::{GroupLog, Shared};
 use crate::files::Disk;
@@ -55,9 +57,9 @@ impl SealedSegments {
         Some((oldest.segment.sequence, self.files.len()))
     }
 
-    /// Removes what no group needs. What makes it so must be durable. The oldest go first, so that
-    /// a crash in between leaves a log without a gap.
-    pub(super) fn remove_unneeded(&mut self) -> Result<(), StorageError> {
+    /// Removes what no group needs, or leaves it to `room`. What makes it so must be durable. The
+    /// oldest go first, so that a crash in between leaves a log without a gap.
+    pub(super) fn remove_unneeded(&mut self, room: &mut Room) -> Result<(), StorageError> {
         let groups = self.shared.groups();
         let first = |group: &Arc<GroupLog>| group.durable().index.first_segment();
         let needed = groups.values().filter_map(first).min();
@@ -67,7 +69,11 @@ impl SealedSegments {
         while let Some(file) = self.files.front()
             && !is_needed(file)
         {
-            self.disk.remove(&file.segment.path)?;
+            let path = &file.segment.path;
+            match room.name_to_recycle(file.segment.sequence, file.file_bytes) {
+                Some(name) => self.disk.rename(&mut self.disk.open_to_read(path)?, name)?,
+                None => self.disk.remove(path)?,
+            }
             let bytes = &self.shared.segment_bytes;
             bytes.fetch_sub(file.file_bytes, Ordering::Relaxed);
             self.files.pop_front();
@@ -76,6 +82,7 @@ impl SealedSegments {
         if removed > 0 {
             tracing::debug!(removed, "log segments removed");
             self.disk.sync_dir(&self.dir)?;
+            room.recycle_renamed();
         }
         Ok(())
     }

@@ -14,8 +14,9 @@ pub(super) const HEADER_BYTES: usize = 4096;
 
 const MAGIC: [u8; 8] = *b"FLOTWAL\n";
 /// Segments of version 1 begin with a hard state only; a start is in none that it wrote. Those of
-/// version 2 are of one group. Up to version 3 a record has one entry.
-pub(super) const VERSION: u32 = 4;
+/// version 2 are of one group. Up to version 3 a record has one entry. Up to version 4 all behind
+/// the last record is zeros.
+pub(super) const VERSION: u32 = 5;
 const FLAG_GROUPS_MAY_BE_LOST: u32 = 1;
 const FLAG_BEGINS_ANEW: u32 = 2;
 const SUFFIX: &str = ".wal";
@@ -77,6 +78,12 @@ impl SegmentHeader {
     /// Whether a start stands behind each hard state that the segment begins with.
     pub(super) fn begins_with_start(&self) -> bool {
         self.version > 1
+    }
+
+    /// Whether behind the last record, and some zeros, there may be anything: what the file held
+    /// when it was another segment.
+    pub(super) fn may_be_recycled(&self) -> bool {
+        self.version > 4
     }
 
     /// Whether the records are of many groups.

@@ -13,6 +13,8 @@ use crate::files::{BLOCK_BYTES, Disk, DiskFile};
 
 /// The name of a spare file, which is not the name of a segment.
 pub(super) const SPARE_NAME: &str = "spare";
+/// What the names of segments begin with that count no more and are kept to be written again.
+pub(super) const RECYCLED_PREFIX: &str = "recycled-";
 /// The name of the reserve, and of one that is not whole yet.
 pub(super) const RESERVE_NAME: &str = "reserve";
 pub(super) const NEW_RESERVE_NAME: &str = "reserve.new";

@@ -1,19 +1,27 @@
 //! Bytes on their way to the end of a segment: put together in memory, written in few calls. Where
 //! the file wants whole blocks, a block that is not full is written with zeros behind it, kept, and
-//! written again with what comes next.
+//! written again with what comes next. Behind each write there are zeros, which say that it ends
+//! there: the file may hold anything else.
 
 use raft_core::StorageError;
 
 use crate::errors::io_error;
-use crate::files::{AlignedBuffer, DiskFile};
+use crate::files::{AlignedBuffer, BLOCK_BYTES, DiskFile};
 
-/// Bytes that are put together before they are written without waiting for the rest of a batch.
-pub(super) const STAGED_BYTES_MAX: usize = 2 << 20;
+/// Bytes in memory.
+const BUFFER_BYTES: usize = 2 << 20;
+/// Bytes that are put together before they are written without waiting for the rest of a batch; the
+/// zeros behind them fit as well.
+pub(super) const STAGED_BYTES_MAX: usize = BUFFER_BYTES - BLOCK_BYTES;
+/// The fewest zeros behind a write, unless the file ends: as many as no record begins with.
+const END_BYTES: usize = 8;
 
 /// The end of a file that is appended to.
 #[derive(Debug)]
 pub(super) struct Staging {
     buffer: AlignedBuffer,
+    /// Of the file; nothing is written behind them.
+    file_bytes: u64,
     /// Where in the file the buffer begins: at the start of a block.
     start: u64,
     /// Bytes in the buffer.
@@ -23,9 +31,10 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Behind the first `end` bytes of a file, which `found` has.
+    /// Behind the first `end` of the bytes of a file, which `found` has.
     pub(super) fn behind(
         end: u64,
+        file_bytes: u64,
         file: &DiskFile,
         found: &DiskFile,
     ) -> Result<Self, StorageError> {
@@ -33,7 +42,7 @@ impl Staging {
         let mut staging = Self {
             start,
             length: usize::try_from(end - start).expect("less than a block"),
-            ..Self::at_start_of(file)
+            ..Self::at_start_of(file, file_bytes)
         };
         let block = &mut staging.buffer.bytes_mut()[..staging.length];
         found
@@ -44,13 +53,14 @@ impl Staging {
     }
 
     /// At the start of a file.
-    pub(super) fn at_start_of(file: &DiskFile) -> Self {
+    pub(super) fn at_start_of(file: &DiskFile, file_bytes: u64) -> Self {
         let buffer = match file.block_bytes() {
-            1 => AlignedBuffer::new(STAGED_BYTES_MAX),
-            _ => AlignedBuffer::for_disk(STAGED_BYTES_MAX),
+            1 => AlignedBuffer::new(BUFFER_BYTES),
+            _ => AlignedBuffer::for_disk(BUFFER_BYTES),
         };
         Self {
             buffer,
+            file_bytes,
             start: 0,
             length: 0,
             written: 0,
@@ -82,7 +92,7 @@ impl Staging {
             if self.length == STAGED_BYTES_MAX {
                 self.write(file)?;
             }
-            let room = &mut self.buffer.bytes_mut()[self.length..];
+            let room = &mut self.buffer.bytes_mut()[self.length..STAGED_BYTES_MAX];
             let (piece, rest) = bytes.split_at(bytes.len().min(room.len()));
             room[..piece.len()].copy_from_slice(piece);
             self.length += piece.len();
@@ -111,7 +121,9 @@ impl Staging {
         }
         let block = file.block_bytes();
         let from = self.written - self.written % block;
-        let to = self.length.next_multiple_of(block);
+        let to = (self.length + END_BYTES).next_multiple_of(block);
+        let in_file = usize::try_from(self.file_bytes - self.start).unwrap_or(usize::MAX);
+        let to = to.min(in_file).max(self.length);
         let buffer = self.buffer.bytes_mut();
         buffer[self.length..to].fill(0);
         file.write_at(&buffer[from..to], self.start + from as u64)?;
@@ -133,6 +145,8 @@ mod tests {
 
     use super::*;
     use crate::files::FileHandle;
+
+    const FILE_BYTES: usize = 24 << 20;
 
     /// Bytes in memory that are written in blocks of this length only.
     #[derive(Clone, Debug)]
@@ -179,10 +193,11 @@ mod tests {
     #[test]
     fn what_is_staged_stands_in_the_file_whatever_its_blocks() {
         for block in [1, 512, 4096] {
-            let stored = Arc::new(Mutex::new(vec![0; 24 << 20]));
+            // Of another life of the file.
+            let stored = Arc::new(Mutex::new(vec![0xee; FILE_BYTES]));
             let handle = Box::new(Blocks(Arc::clone(&stored), block));
             let file = DiskFile::of("open", Path::new("file"), Ok(handle)).unwrap();
-            let mut staging = Staging::at_start_of(&file);
+            let mut staging = Staging::at_start_of(&file, FILE_BYTES as u64);
             let mut expected = Vec::new();
             for (round, fill) in (0_usize..240).zip((1_u8..=255).cycle()) {
                 let length = match round % 40 {
@@ -209,12 +224,13 @@ mod tests {
                 if round % 2 == 0 {
                     staging.write(&file).unwrap();
                     let stored = stored.lock().unwrap();
-                    assert!(stored[..expected.len()] == expected, "{block}, {round}");
-                    let behind = &stored[expected.len()..][..2 * block];
-                    assert!(behind.iter().all(|byte| *byte == 0));
+                    let (written, behind) = stored.split_at(expected.len());
+                    assert!(written == expected, "{block}, {round}");
+                    assert_eq!(behind[..END_BYTES], [0; END_BYTES], "{block}, {round}");
                 }
                 if round % 10 == 0 {
-                    staging = Staging::behind(staging.end(), &file, &file).unwrap();
+                    staging =
+                        Staging::behind(staging.end(), FILE_BYTES as u64, &file, &file).unwrap();
                 }
             }
         }

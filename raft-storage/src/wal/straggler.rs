@@ -52,7 +52,7 @@ impl Writer {
         for (group, index) in moved {
             self.groups[&group].log.durable().index = index;
         }
-        self.sealed.remove_unneeded()
+        self.sealed.remove_unneeded(self.factory.room())
     }
 
     /// All entries of a group, where the first one is in this segment and they are few.

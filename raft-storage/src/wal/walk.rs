@@ -97,10 +97,7 @@ fn next_header(
 ) -> Result<Option<(u64, RecordHeader)>, StorageError> {
     let mut at = from;
     while at + RECORD_HEADER_BYTES as u64 <= bytes {
-        if let Some(header) = window.record_header(at, segment.frame())?
-            && at + header.record_bytes() <= bytes
-            && header.kind.allows(header.payload_bytes as usize)
-        {
+        if let Some(header) = window.stray_header(at, segment.frame())? {
             return Ok(Some((at, header)));
         }
         at += RECORD_ALIGNMENT;

@@ -80,7 +80,7 @@ impl BatchWriter for Writer {
             publish(&self.groups[&group].log, effect);
         }
         if frees {
-            self.sealed.remove_unneeded()?;
+            self.sealed.remove_unneeded(self.factory.room())?;
             self.move_stragglers()?;
         }
         if self.active.is_half_full() {

@@ -139,7 +139,7 @@ async fn a_torn_end_is_cut_on_a_disk_that_is_full() {
     let segment = dir.join("00000000000000000001.wal");
     let mut bytes = fs::read(&segment).unwrap();
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
-    bytes[end + 100..end + 9_000].fill(0xab);
+    bytes[end + 1..end + 9_000].fill(0xab);
     fs::write(&segment, bytes).unwrap();
     let ballast = disk.fill();
     let (mut store, report) = WalLogStore::open(&dir, OWNER, options.clone()).unwrap();

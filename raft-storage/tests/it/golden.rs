@@ -7,9 +7,11 @@
 //! `v1` is a log of two segments. `v2/compacted` went on from the same changes, and lost its first
 //! segment; `v2/reset` lost all entries. `v3/groups` is of two groups, one of which was idle, so
 //! that its entries were moved; `v3/anew` was damaged and begun anew. `v4` has the same two as
-//! version 4 wrote them. `snapshot-v1` has a snapshot of either kind.
+//! version 4 wrote them, `v5` as version 5 did; `v5/recycled` ends in a file that had been another
+//! segment. `snapshot-v1` has a snapshot of either kind.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -139,18 +141,34 @@ fn idle() -> AppendBatch {
     }
 }
 
-/// What the busy group of `v3/groups` has behind [`more`].
-fn busy() -> Vec<AppendBatch> {
+/// What the busy group of `v3/groups` has behind [`more`]: 9 to 15.
+fn busy(indexes: Range<u64>) -> Vec<AppendBatch> {
     let long = "busy ".repeat(500);
     let batch = |index| AppendBatch {
         entries: vec![entry(4, index, &long)],
         ..AppendBatch::default()
     };
-    (9..16).map(batch).collect()
+    indexes.map(batch).collect()
+}
+
+/// Those of `v5/recycled`: a segment has blocks that its last batch does not reach.
+fn larger() -> WalOptions {
+    WalOptions {
+        segment_bytes: 16 << 10,
+        ..options()
+    }
+}
+
+/// What `v5/recycled` ends with.
+fn last_of_recycled() -> AppendBatch {
+    AppendBatch {
+        entries: vec![entry(4, 10, "recycled")],
+        ..AppendBatch::default()
+    }
 }
 
 #[tokio::test]
-#[ignore = "writes tests/golden/v4 anew; only for a new format version"]
+#[ignore = "writes tests/golden/v5 anew; only for a new format version"]
 async fn write_golden_logs() {
     let dir = scratch_dir();
     let (engine, _) = WalEngine::open(dir.path(), OWNER, options()).unwrap();
@@ -161,10 +179,10 @@ async fn write_golden_logs() {
     write_batches(&mut store, batches()).await;
     store.compact(id(3, 2)).await.unwrap();
     write_batches(&mut store, more()).await;
-    write_batches(&mut store, busy()).await;
+    write_batches(&mut store, busy(9..16)).await;
     store.compact(id(4, 12)).await.unwrap();
     drop((store, engine));
-    copy_files(dir.path(), &golden_dir("v4/groups"));
+    copy_files(dir.path(), &golden_dir("v5/groups"));
 
     // The file has the bytes of an entry that is not the last one.
     let first = dir.path().join(format!("{:020}.wal", 8));
@@ -178,7 +196,16 @@ async fn write_golden_logs() {
     let (engine, report) = WalEngine::open(dir.path(), OWNER, repair).unwrap();
     assert!(report.repaired.is_some());
     drop(engine);
-    copy_files(dir.path(), &golden_dir("v4/anew"));
+    copy_files(dir.path(), &golden_dir("v5/anew"));
+
+    let dir = scratch_dir();
+    let (mut store, _) = WalLogStore::open(dir.path(), OWNER, larger()).unwrap();
+    write_batches(&mut store, busy(1..9)).await;
+    store.compact(id(4, 8)).await.unwrap();
+    write_batches(&mut store, busy(9..10)).await;
+    write_batches(&mut store, vec![last_of_recycled()]).await;
+    drop(store);
+    copy_files(dir.path(), &golden_dir("v5/recycled"));
 }
 
 #[tokio::test]
@@ -230,8 +257,8 @@ async fn the_logs_of_version_2_open() {
 }
 
 #[tokio::test]
-async fn the_logs_of_versions_3_and_4_open() {
-    for version in [3, 4] {
+async fn the_logs_of_versions_3_to_5_open() {
+    for version in [3, 4, 5] {
         the_logs_of_groups_open(version).await;
     }
 }
@@ -251,7 +278,7 @@ async fn the_logs_of_groups_open(version: u32) {
     assert_eq!((loaded.start, loaded.last), (id(4, 12), id(4, 15)));
     assert_eq!(loaded.hard_state.term, Term(4));
     let read = store.reader().read(Index(13)..Index(99), usize::MAX).await;
-    let mut expected = busy().split_off(4);
+    let mut expected = busy(13..16);
     assert_eq!(
         read.unwrap(),
         expected
@@ -271,6 +298,24 @@ async fn the_logs_of_groups_open(version: u32) {
         assert_eq!(loaded.refill_to, Some(last));
         assert_eq!(loaded.hard_state.term, Term(term));
     }
+}
+
+#[tokio::test]
+async fn the_recycled_log_of_version_5_opens_and_goes_on() {
+    let dir = copy("v5/recycled");
+    let (mut store, report) = WalLogStore::open(dir.path(), OWNER, larger()).unwrap();
+    assert_eq!((report.cut, report.segments), (None, 1));
+    let loaded = store.load().await.unwrap();
+    assert_eq!((loaded.start, loaded.last), (id(4, 8), id(4, 10)));
+    let read = store.reader().read(Index(9)..Index(99), usize::MAX).await;
+    let mut expected = busy(9..10).remove(0).entries;
+    expected.extend(last_of_recycled().entries);
+    assert_eq!(read.unwrap(), expected);
+    write_batches(&mut store, busy(11..15)).await;
+    drop(store);
+    let (mut store, report) = WalLogStore::open(dir.path(), OWNER, larger()).unwrap();
+    assert_eq!(report.cut, None);
+    assert_eq!(store.load().await.unwrap().last, id(4, 14));
 }
 
 /// Two snapshots: one of the node's own, and one that it received.
@@ -353,7 +398,7 @@ fn records_by_the_table(file: &[u8]) -> Vec<FoundRecord> {
     let seed = crc32c::crc32c_append(salt, &file[48..56]);
     let mut records = Vec::new();
     let mut at = 4096;
-    while at + 48 <= file.len() && file[at + 12] != 0 {
+    while at + 48 <= file.len() && file[at..at + 8] != [0; 8] {
         let header = &file[at..at + 48];
         let length = u32_at(header, 8) as usize;
         let checksum = u32_at(header, 0);
@@ -378,7 +423,9 @@ fn records_by_the_table(file: &[u8]) -> Vec<FoundRecord> {
         ));
         at += (48 + length).next_multiple_of(8);
     }
-    assert!(file[at..].iter().all(|byte| *byte == 0));
+    let is_sealed = records.last().is_some_and(|record| record.0 == 4);
+    let may_be_recycled = u32_at(file, 8) > 4 && (is_sealed || file[at..at + 8] == [0; 8]);
+    assert!(may_be_recycled || file[at..].iter().all(|byte| *byte == 0));
     records
 }
 
@@ -564,6 +611,23 @@ fn the_byte_tables_are_true_of_version_4() {
     let found = ids(&records);
     assert_eq!(found, [(2, 12, 4), (6, 12, 4), (2, 0, 0), (6, 0, 0)]);
     assert_eq!((u64_at(&file, 80), u32_at(&file, 92)), (0, 2));
+}
+
+/// Where version 5 differs: behind the zeros that end the records there may be older ones.
+#[test]
+fn the_byte_tables_are_true_of_version_5() {
+    let files = [8, 9, 10].map(|sequence| segment("v5/groups", 5, sequence));
+    let behind = files.each_ref().map(|(records, _)| ids(&records[4..]));
+    assert_eq!(behind[2], [(1, 15, 4), (6, 12, 4), (8, 2, 2), (5, 2, 2)]);
+    check_chain(&files[0].0, &files[1].1);
+    let (records, _) = segment("v5/anew", 5, 11);
+    assert_eq!(ids(&records).len(), 4);
+    let file = fs::read(golden_dir("v5/recycled").join(format!("{:020}.wal", 3))).unwrap();
+    let records = records_by_the_table(&file);
+    assert_eq!(ids(&records).last(), Some(&(5, 10, 4)));
+    let end = records.last().unwrap().3 + 48;
+    let old = &file[end..];
+    assert!(old.windows(9).any(|bytes| bytes == b"busy busy"));
 }
 
 #[test]

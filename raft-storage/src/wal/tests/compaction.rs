@@ -203,10 +203,10 @@ fn a_failure_to_remove_a_segment_is_final_and_harmless() {
         let (mut store, _) = WalLogStore::open(dir.path(), OWNER, options(Some(&probe))).unwrap();
         fill(&mut store, 1, 5).await;
         wait_for_spare(&probe, 4);
-        // A write, a sync, and then the removal of the first segment.
+        // A write, a sync, and then the first segment gets another name.
         probe.fail_after(2, std::io::ErrorKind::PermissionDenied);
         let failed = store.compact(id(1, 4)).await.unwrap_err();
-        assert!(failed.to_string().contains("remove"), "{failed}");
+        assert!(failed.to_string().contains("rename"), "{failed}");
         assert!(matches!(
             store.append(batch(1, 6, &[1])).await,
             Err(StorageError::Poisoned(_))

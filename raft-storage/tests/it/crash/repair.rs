@@ -27,7 +27,7 @@ const REFILL_EACH: u64 = 5;
 const REFUSE_EACH: u64 = 3;
 
 /// Bytes between those that are flipped.
-const FLIP_EACH: usize = 401;
+const FLIP_EACH: usize = 257;
 
 /// Three segments, of which the first one begins before a snapshot. Nothing repeats the last vote.
 fn steps() -> Vec<Step> {
