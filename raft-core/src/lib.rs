@@ -128,6 +128,6 @@ pub use protocol::{Role, RoleChange};
 pub use snapshot::{
     SnapshotDescriptor, SnapshotHash, SnapshotMeta, SnapshotReader, SnapshotStore, SnapshotWriter,
 };
-pub use state_machine::{Command, StateImage, StateMachine};
+pub use state_machine::{Command, RoomLeft, RoomWatch, StateImage, StateMachine};
 pub use transport::{Incoming, IncomingSnapshot, SendError, SnapshotStream, Transport};
 pub use types::{ClusterId, GroupId, HardState, Incarnation, Index, LogId, NodeId, Term};

@@ -1,6 +1,8 @@
 //! The contract of what is replicated. Commands, queries and replies are bytes that only the state
 //! machine and its clients understand.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -50,6 +52,36 @@ pub trait StateMachine: Send {
     /// it is given the log from here on, so a command that is in the data and not in this, or the
     /// other way round, would be applied twice or never.
     fn applied(&self) -> LogId;
+
+    /// Tells whether the disk that the state is on has room left. Asked for once, before anything
+    /// else. `None`, unless told: the state needs no disk.
+    fn room(&self) -> Option<Arc<dyn RoomWatch>> {
+        None
+    }
+}
+
+/// Says whether a disk has room left for what a state machine must still write. Asked from other
+/// tasks than the machine's: after every append to the log, before and during a snapshot, and twice
+/// a second while room is short. So an answer should cost no more than a system call.
+pub trait RoomWatch: Send + Sync {
+    /// How it is now.
+    fn room_left(&self) -> RoomLeft;
+
+    /// Whether so many bytes could be written beside what was accepted: a state that a snapshot
+    /// brings stands beside the old one for a while.
+    fn has_room_for(&self, bytes: u64) -> bool;
+}
+
+/// How much room a state machine's disk has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoomLeft {
+    /// For as much as is wanted.
+    Enough,
+    /// For what was accepted, and for a snapshot that may free some. The node takes no commands:
+    /// see [`crate::LogUsage::is_short_of_room`].
+    Short,
+    /// For what was accepted, just. No snapshot is taken either, and one under way is given up.
+    Reserve,
 }
 
 /// An immutable image of a state machine, to be read part by part.

@@ -31,7 +31,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use kv_api::{Query, QueryError, QueryReply};
 use raft_core::{
-    Command as CommittedCommand, LogId, SnapshotReader, StateImage, StateMachine,
+    Command as CommittedCommand, LogId, RoomWatch, SnapshotReader, StateImage, StateMachine,
     StateMachineError, StorageError,
 };
 use raft_storage::WalOwner;
@@ -267,6 +267,11 @@ impl StateMachine for DurableStateMachine {
 
     fn applied(&self) -> LogId {
         self.flushed
+    }
+
+    fn room(&self) -> Option<Arc<dyn RoomWatch>> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::new(inner.store.room()))
     }
 }
 

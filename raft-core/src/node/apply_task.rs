@@ -16,6 +16,7 @@ use crate::node::machine::Machine;
 use crate::node::metrics::Metrics;
 use crate::node::page::{PAGE_BYTES_MAX, Page, check_read};
 use crate::node::request::{HeldImage, ReadWaiter, StateImageAt};
+use crate::node::room::Room;
 use crate::node::snapshots::{OwnImage, Shelf};
 use crate::node::waiters::PlacedWaiter;
 use crate::protocol::Apply;
@@ -78,6 +79,7 @@ pub(crate) struct ApplyLinks {
     pub(crate) stale: mpsc::Receiver<ReadWaiter>,
     /// To the writer of own images.
     pub(crate) images: mpsc::Sender<OwnImage>,
+    pub(crate) room: Room,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: StopSignal,
@@ -262,6 +264,12 @@ impl ApplyTask {
             meta.last, self.applied.last,
             "a snapshot stands for just what is applied"
         );
+        if self.links.room.forbids_snapshots() {
+            tracing::warn!(last = %meta.last, "no snapshot this time: the disk has no room for it");
+            self.links.metrics.snapshots_failed.increment();
+            let _ = self.links.events.send(Event::SnapshotTaken(None)).await;
+            return Ok(());
+        }
         let image = self.machine.image().await?;
         let sent = self.links.images.try_send(OwnImage { meta, image });
         assert!(
@@ -436,15 +444,16 @@ mod tests {
             reads: Mutex::new(0),
         });
         let (images, _images) = mpsc::channel(1);
+        let shared = Arc::clone(&reader) as Arc<dyn LogReader>;
         let links = ApplyLinks {
             queue,
             stale,
             images,
+            room: Room::new(Arc::clone(&shared), None),
             events: sender,
             metrics: Arc::default(),
             stop: supervisor.stop_signal(),
         };
-        let shared = Arc::clone(&reader) as Arc<dyn LogReader>;
         let machine = Machine::new(Box::new(machine), Arc::clone(&links.metrics));
         let shelf = Arc::new(Shelf::new(Arc::new(crate::snapshot::NoSnapshots)));
         let task = ApplyTask::new(

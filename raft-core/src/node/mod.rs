@@ -48,6 +48,7 @@ mod page;
 mod peers;
 mod receive;
 mod request;
+mod room;
 mod snapshots;
 mod start;
 mod status;

@@ -26,6 +26,7 @@ use crate::node::metrics::Metrics;
 use crate::node::peers::Peers;
 use crate::node::receive::{self, INBOX_MESSAGES_MAX, Received};
 use crate::node::request::{ReadWaiter, Request};
+use crate::node::room::Room;
 use crate::node::snapshots::{
     IMAGES_QUEUED_MAX, Identity, OFFERS_MAX, OwnImage, ReceiveLinks, ReceiveTask, SendLinks,
     Senders, Shelf, TakeLinks, TakeTask,
@@ -60,6 +61,7 @@ struct Shared {
     transport: Arc<dyn Transport>,
     peers: Arc<Peers>,
     reader: Arc<dyn LogReader>,
+    room: Room,
     shelf: Arc<Shelf>,
     status: Arc<StatusCell>,
 }
@@ -82,7 +84,7 @@ impl Parts {
         let (stale, stale_inbox) = mpsc::channel(limits.reads_pending_max);
 
         let shared = Shared::new(&self, &supervisor, events);
-        let is_short = shared.reader.usage().is_short_of_room;
+        let (_, is_short) = shared.room.look();
         self.raft.step(Input::Room { is_short });
         let (messages, message_inbox) = mpsc::channel(INBOX_MESSAGES_MAX);
         let loads = shared.start_loader(&mut supervisor);
@@ -201,6 +203,7 @@ impl Shared {
             parts.snapshot.clone(),
         );
         Self {
+            room: Room::new(Arc::clone(&reader), parts.state_machine.room()),
             metrics,
             events,
             transport,
@@ -239,6 +242,7 @@ impl Shared {
                 incarnation: config.incarnation,
             },
             shelf: Arc::clone(&self.shelf),
+            room: self.room.clone(),
             status: Arc::clone(&self.status),
             offers: offered,
             inbox,
@@ -266,6 +270,7 @@ impl Shared {
         let task = TakeTask::new(TakeLinks {
             shelf: Arc::clone(&self.shelf),
             images: queue,
+            room: self.room.clone(),
             events: self.events.clone(),
             metrics: Arc::clone(&self.metrics),
             stop: supervisor.stop_signal(),
@@ -283,7 +288,7 @@ impl Shared {
         let (writes, queue) = mpsc::channel(LOG_QUEUE_WRITES_MAX);
         let task = LogTask {
             store,
-            reader: Arc::clone(&self.reader),
+            room: self.room.clone(),
             is_short,
             looked_at: Instant::now(),
             queue,
@@ -308,6 +313,7 @@ impl Shared {
             queue,
             stale: queues.stale,
             images: queues.images,
+            room: self.room.clone(),
             events: self.events.clone(),
             metrics: Arc::clone(&self.metrics),
             stop: supervisor.stop_signal(),

@@ -2,7 +2,7 @@
 //! refilled, and one that is short of room takes no commands until it has some.
 
 use bytes::Bytes;
-use raft_core::{Consistency, Index, NodeId, ProposeError};
+use raft_core::{Consistency, Index, NodeId, ProposeError, RoomLeft};
 
 use crate::support::{Cluster, SharedDeeds, eventually, incarnation_of, soon};
 
@@ -132,4 +132,22 @@ async fn a_node_that_starts_without_room_knows_it() {
     cluster.leader().await;
     let refused = soon("a refusal", handle.propose("too much".into())).await;
     assert_eq!(refused.unwrap_err(), ProposeError::NoRoom(NodeId(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_without_room_stops_commands_as_a_log_does() {
+    for left in [RoomLeft::Short, RoomLeft::Reserve] {
+        let cluster = Cluster::start(3).await;
+        let leader = cluster.leader().await;
+        let node = &cluster.nodes[&leader];
+        node.deeds.lock().unwrap().room_left = Some(left);
+        propose(&cluster, leader, 1, 1).await;
+        eventually("it says so", || node.handle.status().log.is_short_of_room).await;
+        let refused = soon("a refusal", node.handle.propose("too much".into())).await;
+        assert_eq!(refused.unwrap_err(), ProposeError::NoRoom(NodeId(leader)));
+        node.deeds.lock().unwrap().room_left = Some(RoomLeft::Enough);
+        eventually("it has room", || !node.handle.status().log.is_short_of_room).await;
+        propose(&cluster, leader, 2, 3).await;
+        cluster.stop().await;
+    }
 }

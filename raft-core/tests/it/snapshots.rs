@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use raft_core::{
     ClusterId, Consistency, Envelope, GroupId, Incarnation, Index, LogId, Member, MemberRole,
-    Membership, Message, NodeId, SnapshotDescriptor, SnapshotHash, SnapshotMeta, SnapshotPolicy,
-    StopReason, Term,
+    Membership, Message, NodeId, RoomLeft, SnapshotDescriptor, SnapshotHash, SnapshotMeta,
+    SnapshotPolicy, StopReason, Term,
 };
 use tokio::time::Instant;
 
@@ -255,6 +255,84 @@ async fn a_disk_that_refuses_costs_a_snapshot_and_is_tried_again() {
         .await;
         cluster.stop().await;
     }
+}
+
+/// The file would find room, or would have; the state that it becomes would not.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_the_state_has_no_room_for_is_taken_later() {
+    for (before, after) in [(1, 1), (u64::MAX, 1)] {
+        let (cluster, _, follower) = with_one_far_behind(50).await;
+        let node = &cluster.nodes[&follower];
+        let free = |bytes| node.deeds.lock().unwrap().free_bytes = Some(bytes);
+        free(before);
+        cluster
+            .network
+            .snapshots(|s| s.part_delay = Duration::from_millis(100));
+        cluster.network.heal();
+        let metrics = || node.handle.status().metrics;
+        let begins = before > 1;
+        eventually("it begins", || {
+            !begins || metrics().snapshot_bytes_received > 0
+        })
+        .await;
+        free(after);
+        let refusals = || cluster.network.snapshots(|s| s.refused.clone());
+        eventually("it is refused", || !refusals().is_empty()).await;
+        assert!(
+            refusals()[0].contains("no room for a state"),
+            "{:?}",
+            refusals()
+        );
+        assert_eq!(metrics().snapshots_received, 0);
+        assert_eq!(metrics().snapshot_bytes_received > 0, begins);
+        free(u64::MAX);
+        cluster.converges_to(60).await;
+        cluster.stop().await;
+    }
+}
+
+/// Where a snapshot is due, or under way, and the rest of the disk is the state's.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_leaves_the_state_what_it_needs() {
+    for begins in [false, true] {
+        let cluster = cluster_with(1, 50).await;
+        cluster.leader().await;
+        let node = &cluster.nodes[&1];
+        let left = |left| node.deeds.lock().unwrap().room_left = Some(left);
+        node.deeds.lock().unwrap().image_delay = Duration::from_secs(1);
+        cluster.propose(1, 0..48).await;
+        if !begins {
+            left(RoomLeft::Reserve);
+        }
+        cluster.propose(1, 48..49).await;
+        let images = || node.deeds.lock().unwrap().images;
+        eventually("an image", || !begins || images() == 1).await;
+        left(RoomLeft::Reserve);
+        let metrics = || node.handle.status().metrics;
+        eventually("it is given up", || metrics().snapshots_failed == 1).await;
+        assert_eq!((metrics().snapshots_taken, images()), (0, begins.into()));
+        left(RoomLeft::Enough);
+        node.deeds.lock().unwrap().image_delay = Duration::ZERO;
+        eventually("it has room", || !node.handle.status().log.is_short_of_room).await;
+        cluster.propose(1, 49..51).await;
+        eventually("it is taken", || metrics().snapshots_taken == 1).await;
+        cluster.stop().await;
+    }
+}
+
+/// What is left suffices for a snapshot, after which the log takes less.
+#[tokio::test(start_paused = true)]
+async fn a_state_that_is_short_of_room_has_its_snapshot_taken() {
+    let cluster = cluster_with(1, 50).await;
+    cluster.leader().await;
+    let node = &cluster.nodes[&1];
+    cluster.propose(1, 0..48).await;
+    node.deeds.lock().unwrap().room_left = Some(RoomLeft::Short);
+    cluster.propose(1, 48..49).await;
+    let metrics = || node.handle.status().metrics;
+    eventually("it is taken", || metrics().snapshots_taken == 1).await;
+    assert!(node.handle.status().log.is_short_of_room);
+    cluster.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,14 +12,17 @@ use rocksdb::{ColumnFamily, DB, DBRawIterator, WriteBatch};
 use super::calls::write_synced;
 use super::keys::{self, LogEnd};
 use super::opening;
-use super::options::META;
-use super::room;
+use super::options::{META, WRITE_BUFFER_BYTES, WRITE_BUFFERS_MAX};
 use crate::batch_thread::Poison;
 use crate::errors::damaged;
 use crate::hard_state::{decode_hard_state, encode_hard_state};
 use crate::outline::Outline;
 use crate::owner::WalOwner;
 use crate::rocks_errors::rocks_error;
+use crate::rocks_room;
+
+/// What must be free: all buffers may become files before anything is given back.
+const FREE_BYTES_MIN: u64 = WRITE_BUFFER_BYTES as u64 * WRITE_BUFFERS_MAX as u64;
 
 /// What writer and readers share.
 #[derive(Debug)]
@@ -353,7 +356,7 @@ impl Shared {
     /// Files of the database as RocksDB counts them; the part of its own log that is not in them
     /// yet is about as large as what it holds in memory.
     pub(super) fn usage(&self) -> LogUsage {
-        self.usage_with(room::FREE_BYTES_MIN)
+        self.usage_with(FREE_BYTES_MIN)
     }
 
     /// The same, where so much must be free.
@@ -367,7 +370,7 @@ impl Shared {
         LogUsage {
             log_bytes: self.durable().log_bytes,
             disk_bytes: disk_bytes.into_iter().flat_map(property).sum(),
-            is_short_of_room: room::is_short(&self.path, free_bytes_min),
+            is_short_of_room: rocks_room::is_short(&self.path, free_bytes_min),
         }
     }
 }

@@ -8,7 +8,6 @@ mod keys;
 mod opening;
 mod options;
 mod reader;
-mod room;
 mod tail;
 #[cfg(test)]
 mod tests;

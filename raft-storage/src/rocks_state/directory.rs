@@ -31,6 +31,11 @@ pub(super) struct Directory {
 }
 
 impl Directory {
+    /// Where all of it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Opens and locks it, removes litter, and tells where the database is that counts.
     pub(super) fn open(path: &Path) -> Result<(Self, Option<PathBuf>), StorageError> {
         // RocksDB reaches the disk by itself, so nothing here is over another file system either.

@@ -16,7 +16,8 @@
 //! - `options`: how the database is set up, and why;
 //! - `view`: reading; `batch`: what is written;
 //! - `directory`: which database counts, and the switch from one to another;
-//! - `image` and `parts`: the files of a state as they leave; `replacement`: how they come in.
+//! - `image` and `parts`: the files of a state as they leave; `replacement`: how they come in;
+//! - `room`: whether the disk has any left.
 //!
 //! Everything here blocks its thread.
 
@@ -27,6 +28,7 @@ pub(crate) mod inspect;
 mod options;
 mod parts;
 mod replacement;
+mod room;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -44,6 +46,7 @@ pub use image::StateFiles;
 pub use options::{STATE_CACHE_BYTES_MAX, STATE_CACHE_BYTES_MIN, StateOptions};
 pub use parts::{CHECKPOINT_TAG, STATE_FILES_MAX};
 pub use replacement::{Replacement, Unpacking};
+pub use room::{STATE_FREE_BYTES_MIN, STATE_RESERVE_BYTES, StateRoom};
 pub use view::{StateRange, StateView};
 
 use directory::Directory;
@@ -98,6 +101,12 @@ impl StateStore {
     #[must_use]
     pub fn view(&self) -> &Arc<StateView> {
         &self.view
+    }
+
+    /// Tells whether its disk has room left, to any thread and for as long as is wanted.
+    #[must_use]
+    pub fn room(&self) -> StateRoom {
+        StateRoom::of(self.directory.path())
     }
 
     /// The id of the last batch. After a start this is what the disk has kept.

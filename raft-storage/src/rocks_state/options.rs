@@ -10,8 +10,8 @@ pub const STATE_CACHE_BYTES_MAX: usize = 64 << 30;
 
 /// Bytes that are collected in memory before they become a file. Two such buffers at most: one that
 /// is filled and one that is being written. After a crash this much at most is applied again.
-const WRITE_BUFFER_BYTES: usize = 32 << 20;
-const WRITE_BUFFERS: i32 = 2;
+pub(super) const WRITE_BUFFER_BYTES: usize = 32 << 20;
+pub(super) const WRITE_BUFFERS: i32 = 2;
 
 /// Bytes of one block, the unit of reading and caching. Larger than the default of 4 KiB, because
 /// each block costs an entry of the index, which is in the cache too.

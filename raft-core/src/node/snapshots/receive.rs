@@ -17,6 +17,7 @@ use crate::message::{Envelope, Message};
 use crate::node::lifecycle::StopSignal;
 use crate::node::metrics::{Metrics, microseconds};
 use crate::node::receive::Received;
+use crate::node::room::Room;
 use crate::node::snapshots::shelf::{InstallRoom, Shelf};
 use crate::node::status::StatusCell;
 use crate::snapshot::{SNAPSHOT_PART_BYTES_MAX, SnapshotDescriptor};
@@ -46,6 +47,7 @@ pub(crate) struct Identity {
 pub(crate) struct ReceiveLinks {
     pub(crate) identity: Identity,
     pub(crate) shelf: Arc<Shelf>,
+    pub(crate) room: Room,
     pub(crate) status: Arc<StatusCell>,
     pub(crate) offers: mpsc::Receiver<IncomingSnapshot>,
     /// To the driver.
@@ -222,6 +224,10 @@ impl ReceiveTask {
         mut stream: Box<dyn SnapshotStream>,
     ) -> Result<Ended, StorageError> {
         let sender = Sender::of(envelope);
+        // As a file, and as the state beside the old one.
+        if !self.links.room.takes_snapshot(descriptor.bytes, 2) {
+            return Ok(Ended::Refused(stream, no_room(descriptor)));
+        }
         let mut writer = match self.links.shelf.receive(descriptor.clone()).await {
             Ok(writer) => writer,
             Err(error) => return refused(stream, error),
@@ -256,6 +262,10 @@ impl ReceiveTask {
                 // A sender in memory never lets us wait.
                 tokio::task::yield_now().await;
             }
+        }
+        // Behind this there is no way back: a node that cannot restore it ends.
+        if !self.links.room.takes_snapshot(descriptor.bytes, 1) {
+            return Ok(Ended::Refused(stream, no_room(descriptor)));
         }
         match self.links.shelf.finish_received(writer, descriptor).await {
             Ok(()) => Ok(Ended::Complete(stream)),
@@ -321,6 +331,11 @@ impl ReceiveTask {
 }
 
 /// Ends a transfer whose content the store did not take; an error of the store itself is one.
+fn no_room(descriptor: &SnapshotDescriptor) -> String {
+    let bytes = descriptor.bytes;
+    format!("the disk has no room for a state of {bytes} bytes beside the one that is there")
+}
+
 fn refused(stream: Box<dyn SnapshotStream>, error: StorageError) -> Result<Ended, StorageError> {
     match error {
         StorageError::Full { .. }

@@ -11,6 +11,7 @@ use crate::error::{StateMachineError, StopReason, StorageError};
 use crate::node::event::Event;
 use crate::node::lifecycle::StopSignal;
 use crate::node::metrics::{Metrics, microseconds};
+use crate::node::room::Room;
 use crate::node::snapshots::shelf::Shelf;
 use crate::snapshot::{SNAPSHOT_PART_BYTES_MAX, SnapshotDescriptor, SnapshotMeta};
 use crate::state_machine::StateImage;
@@ -30,6 +31,7 @@ pub(crate) struct OwnImage {
 pub(crate) struct TakeLinks {
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) images: mpsc::Receiver<OwnImage>,
+    pub(crate) room: Room,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: StopSignal,
@@ -74,6 +76,10 @@ impl TakeTask {
                 tracing::warn!(%last, %error, "no snapshot this time");
                 None
             }
+            Err(WriteError::NoRoom) => {
+                tracing::warn!(%last, "no snapshot this time: it takes the room of the state");
+                None
+            }
             Err(WriteError::Disk(error)) => return Err(StopReason::Storage(error)),
             Err(WriteError::Image(error)) => return Err(StopReason::StateMachine(error)),
         };
@@ -109,6 +115,9 @@ impl TakeTask {
                 );
                 return Err(WriteError::Image(StateMachineError(what)));
             }
+            if self.links.room.forbids_snapshots() {
+                return Err(WriteError::NoRoom);
+            }
             writer.write(part).await?;
             self.links.metrics.snapshot_bytes_taken.add(bytes as u64);
             // Neither an image in memory nor a store in memory ever waits.
@@ -123,6 +132,7 @@ impl TakeTask {
 enum WriteError {
     Disk(StorageError),
     Image(StateMachineError),
+    NoRoom,
 }
 
 impl From<StorageError> for WriteError {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use raft_core::{
-    Command, Index, LogId, SnapshotReader, StateImage, StateMachine, StateMachineError,
+    Command, Index, LogId, RoomLeft, RoomWatch, SnapshotReader, StateImage, StateMachine,
+    StateMachineError,
 };
 
 /// What a machine did, and the faults that a test switches on.
@@ -24,6 +25,23 @@ pub(crate) struct Deeds {
     pub(crate) image_delay: Duration,
     pub(crate) panic_images: bool,
     pub(crate) restore_delay: Duration,
+    /// What the disk of the state has left; `None`: it needs none.
+    pub(crate) room_left: Option<RoomLeft>,
+    pub(crate) free_bytes: Option<u64>,
+}
+
+/// The disk of a state.
+struct StateDisk(SharedDeeds);
+
+impl RoomWatch for StateDisk {
+    fn room_left(&self) -> RoomLeft {
+        self.0.lock().unwrap().room_left.unwrap_or(RoomLeft::Enough)
+    }
+
+    fn has_room_for(&self, bytes: u64) -> bool {
+        let deeds = self.0.lock().unwrap();
+        bytes <= deeds.free_bytes.unwrap_or(u64::MAX)
+    }
 }
 
 pub(crate) type SharedDeeds = Arc<Mutex<Deeds>>;
@@ -112,6 +130,10 @@ impl StateMachine for TestMachine {
         } else {
             LogId::ZERO
         }
+    }
+
+    fn room(&self) -> Option<Arc<dyn RoomWatch>> {
+        Some(Arc::new(StateDisk(Arc::clone(&self.deeds))))
     }
 }
 
