@@ -62,7 +62,7 @@ pub trait StateMachine: Send {
 
 /// Says whether a disk has room left for what a state machine must still write. Asked from other
 /// tasks than the machine's: after every append to the log, before and during a snapshot, and twice
-/// a second while room is short. So an answer should cost no more than a system call.
+/// a second while room is short. So an answer should cost no more than a system call or two.
 pub trait RoomWatch: Send + Sync {
     /// How it is now.
     fn room_left(&self) -> RoomLeft;

@@ -148,6 +148,12 @@ impl Disk {
         Ok(())
     }
 
+    /// Whether less than so much is free on the disk that `dir` is on; `false` where it does not
+    /// tell.
+    pub(crate) fn has_less_than(&self, bytes: u64, dir: &Path) -> bool {
+        self.system.free_bytes(dir).is_some_and(|free| free < bytes)
+    }
+
     /// Creates a directory and the missing ones above it, each made durable in the one above.
     ///
     /// # Errors

@@ -31,8 +31,6 @@ mod rocks;
 #[cfg(feature = "rocksdb")]
 mod rocks_errors;
 #[cfg(feature = "rocksdb")]
-mod rocks_room;
-#[cfg(feature = "rocksdb")]
 pub mod rocks_state;
 #[cfg(any(test, feature = "sim-disk"))]
 pub mod sim_disk;

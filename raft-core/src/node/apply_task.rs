@@ -16,7 +16,7 @@ use crate::node::machine::Machine;
 use crate::node::metrics::Metrics;
 use crate::node::page::{PAGE_BYTES_MAX, Page, check_read};
 use crate::node::request::{HeldImage, ReadWaiter, StateImageAt};
-use crate::node::room::Room;
+use crate::node::room::StateRoom;
 use crate::node::snapshots::{OwnImage, Shelf};
 use crate::node::waiters::PlacedWaiter;
 use crate::protocol::Apply;
@@ -79,7 +79,7 @@ pub(crate) struct ApplyLinks {
     pub(crate) stale: mpsc::Receiver<ReadWaiter>,
     /// To the writer of own images.
     pub(crate) images: mpsc::Sender<OwnImage>,
-    pub(crate) room: Room,
+    pub(crate) room: StateRoom,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: StopSignal,
@@ -264,7 +264,9 @@ impl ApplyTask {
             meta.last, self.applied.last,
             "a snapshot stands for just what is applied"
         );
-        if self.links.room.forbids_snapshots() {
+        // It stands beside the last one until it is whole, and will be about as large.
+        let bytes = self.shelf.latest_bytes();
+        if self.links.room.forbids_snapshots() || !self.links.room.takes(bytes) {
             tracing::warn!(last = %meta.last, "no snapshot this time: the disk has no room for it");
             self.links.metrics.snapshots_failed.increment();
             let _ = self.links.events.send(Event::SnapshotTaken(None)).await;
@@ -449,7 +451,7 @@ mod tests {
             queue,
             stale,
             images,
-            room: Room::new(Arc::clone(&shared), None),
+            room: StateRoom::default(),
             events: sender,
             metrics: Arc::default(),
             stop: supervisor.stop_signal(),

@@ -10,13 +10,13 @@ use tokio::time::Instant;
 
 use crate::entry::Entry;
 use crate::error::StopReason;
-use crate::log_store::{AppendBatch, LogStore};
+use crate::log_store::{AppendBatch, LogReader, LogStore};
 use crate::message::Envelope;
 use crate::node::event::Event;
 use crate::node::lifecycle::StopSignal;
 use crate::node::metrics::{Metrics, microseconds};
 use crate::node::peers::Peers;
-use crate::node::room::Room;
+use crate::node::room::StateRoom;
 use crate::protocol::{LogStart, Persisted, Write};
 
 /// Writes that may wait in the queue itself; more wait at the driver.
@@ -32,7 +32,8 @@ const ROOM_POLL_PERIOD: Duration = Duration::from_millis(500);
 /// The parts of the task.
 pub(crate) struct LogTask {
     pub(crate) store: Box<dyn LogStore>,
-    pub(crate) room: Room,
+    pub(crate) reader: Arc<dyn LogReader>,
+    pub(crate) room: StateRoom,
     /// Whether the driver knows that there is no room for commands.
     pub(crate) is_short: bool,
     /// When the store was asked last how much it takes.
@@ -127,7 +128,8 @@ impl LogTask {
     /// Keeps how much the log takes, and tells the driver when room begins or ceases to be short.
     async fn look_at_usage(&mut self) {
         self.looked_at = Instant::now();
-        let (usage, is_short) = self.room.look();
+        let usage = self.reader.usage();
+        let is_short = usage.is_short_of_room || self.room.is_short();
         self.metrics.set_log_usage(usage);
         if is_short != self.is_short {
             self.is_short = is_short;
@@ -211,7 +213,6 @@ fn persisted(write: &Write) -> Persisted {
 mod tests {
     use super::*;
     use crate::entry::EntryKind;
-    use crate::log_store::LogReader;
     use crate::types::{HardState, Index, LogId, Term};
     use bytes::Bytes;
 
@@ -430,7 +431,8 @@ mod tests {
             let task = LogTask {
                 is_short: false,
                 looked_at: Instant::now(),
-                room: Room::new(store.reader(), None),
+                room: StateRoom::default(),
+                reader: store.reader(),
                 store: Box::new(store),
                 queue,
                 peers,

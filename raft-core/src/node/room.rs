@@ -1,46 +1,38 @@
-//! Whether this node's disks have room left: that of the log, and that of the state where it is on
-//! one. What follows from it is decided in `protocol::room`.
+//! Whether the disk of the state has room left, where it is on one. What follows from it for the
+//! group is decided in `protocol::room`, together with what the log says of its own disk.
 
 use std::sync::Arc;
 
-use crate::log_store::{LogReader, LogUsage};
 use crate::state_machine::{RoomLeft, RoomWatch};
 
-/// See the file. Clones ask the same disks.
-#[derive(Clone)]
-pub(crate) struct Room {
-    log: Arc<dyn LogReader>,
-    state: Option<Arc<dyn RoomWatch>>,
-}
+/// See the file. Clones ask the same disk.
+#[derive(Clone, Default)]
+pub(crate) struct StateRoom(Option<Arc<dyn RoomWatch>>);
 
-impl Room {
-    /// The room of a log, and of a state that needs a disk.
-    pub(crate) fn new(log: Arc<dyn LogReader>, state: Option<Arc<dyn RoomWatch>>) -> Self {
-        Self { log, state }
+impl StateRoom {
+    /// What a state machine says of itself.
+    pub(crate) fn new(watch: Option<Arc<dyn RoomWatch>>) -> Self {
+        Self(watch)
     }
 
-    /// What the log takes, and whether there is no room for commands.
-    pub(crate) fn look(&self) -> (LogUsage, bool) {
-        let usage = self.log.usage();
-        let is_short = usage.is_short_of_room || self.state_left() != RoomLeft::Enough;
-        (usage, is_short)
+    /// Whether no commands are to be taken.
+    pub(crate) fn is_short(&self) -> bool {
+        self.left() != RoomLeft::Enough
     }
 
     /// Whether a snapshot would take what the state needs for itself.
     pub(crate) fn forbids_snapshots(&self) -> bool {
-        self.state_left() == RoomLeft::Reserve
+        self.left() == RoomLeft::Reserve
     }
 
-    /// Whether the state could become that of a snapshot of so many bytes, with so many copies of
-    /// it to be written on the way.
-    pub(crate) fn takes_snapshot(&self, bytes: u64, copies: u64) -> bool {
-        let bytes = bytes.saturating_mul(copies);
-        let state = self.state.as_ref();
-        state.is_none_or(|state| state.has_room_for(bytes))
+    /// Whether so many bytes can be written beside the state.
+    pub(crate) fn takes(&self, bytes: u64) -> bool {
+        let watch = self.0.as_ref();
+        watch.is_none_or(|watch| watch.has_room_for(bytes))
     }
 
-    fn state_left(&self) -> RoomLeft {
-        let state = self.state.as_ref();
-        state.map_or(RoomLeft::Enough, |state| state.room_left())
+    fn left(&self) -> RoomLeft {
+        let watch = self.0.as_ref();
+        watch.map_or(RoomLeft::Enough, |watch| watch.room_left())
     }
 }

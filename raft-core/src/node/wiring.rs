@@ -26,7 +26,7 @@ use crate::node::metrics::Metrics;
 use crate::node::peers::Peers;
 use crate::node::receive::{self, INBOX_MESSAGES_MAX, Received};
 use crate::node::request::{ReadWaiter, Request};
-use crate::node::room::Room;
+use crate::node::room::StateRoom;
 use crate::node::snapshots::{
     IMAGES_QUEUED_MAX, Identity, OFFERS_MAX, OwnImage, ReceiveLinks, ReceiveTask, SendLinks,
     Senders, Shelf, TakeLinks, TakeTask,
@@ -61,7 +61,7 @@ struct Shared {
     transport: Arc<dyn Transport>,
     peers: Arc<Peers>,
     reader: Arc<dyn LogReader>,
-    room: Room,
+    room: StateRoom,
     shelf: Arc<Shelf>,
     status: Arc<StatusCell>,
 }
@@ -84,7 +84,7 @@ impl Parts {
         let (stale, stale_inbox) = mpsc::channel(limits.reads_pending_max);
 
         let shared = Shared::new(&self, &supervisor, events);
-        let (_, is_short) = shared.room.look();
+        let is_short = shared.reader.usage().is_short_of_room || shared.room.is_short();
         self.raft.step(Input::Room { is_short });
         let (messages, message_inbox) = mpsc::channel(INBOX_MESSAGES_MAX);
         let loads = shared.start_loader(&mut supervisor);
@@ -203,7 +203,7 @@ impl Shared {
             parts.snapshot.clone(),
         );
         Self {
-            room: Room::new(Arc::clone(&reader), parts.state_machine.room()),
+            room: StateRoom::new(parts.state_machine.room()),
             metrics,
             events,
             transport,
@@ -288,6 +288,7 @@ impl Shared {
         let (writes, queue) = mpsc::channel(LOG_QUEUE_WRITES_MAX);
         let task = LogTask {
             store,
+            reader: Arc::clone(&self.reader),
             room: self.room.clone(),
             is_short,
             looked_at: Instant::now(),

@@ -261,7 +261,8 @@ async fn a_disk_that_refuses_costs_a_snapshot_and_is_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_that_the_state_has_no_room_for_is_taken_later() {
     for (before, after) in [(1, 1), (u64::MAX, 1)] {
-        let (cluster, _, follower) = with_one_far_behind(50).await;
+        let (cluster, leader, follower) = with_one_far_behind(50).await;
+        let snapshot = cluster.nodes[&leader].handle.status().snapshot;
         let node = &cluster.nodes[&follower];
         let free = |bytes| node.deeds.lock().unwrap().free_bytes = Some(bytes);
         free(before);
@@ -285,7 +286,9 @@ async fn a_snapshot_that_the_state_has_no_room_for_is_taken_later() {
         );
         assert_eq!(metrics().snapshots_received, 0);
         assert_eq!(metrics().snapshot_bytes_received > 0, begins);
-        free(u64::MAX);
+        // What is on the disk already needs no room again.
+        let bytes = snapshot.expect("it was taken").bytes;
+        free(if begins { bytes } else { 2 * bytes });
         cluster.converges_to(60).await;
         cluster.stop().await;
     }
@@ -318,6 +321,27 @@ async fn a_snapshot_leaves_the_state_what_it_needs() {
         eventually("it is taken", || metrics().snapshots_taken == 1).await;
         cluster.stop().await;
     }
+}
+
+/// It would stand beside the last one, and be as large.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_will_not_fit_is_not_begun() {
+    let cluster = cluster_with(1, 50).await;
+    cluster.leader().await;
+    let node = &cluster.nodes[&1];
+    cluster.propose(1, 0..50).await;
+    let metrics = || node.handle.status().metrics;
+    eventually("it is taken", || metrics().snapshots_taken == 1).await;
+    let last = node.handle.status().snapshot.expect("it was taken");
+    let free = |bytes| node.deeds.lock().unwrap().free_bytes = Some(bytes);
+    free(last.bytes - 1);
+    cluster.propose(1, 50..100).await;
+    eventually("it is left", || metrics().snapshots_failed > 0).await;
+    assert_eq!(node.deeds.lock().unwrap().images, 1, "none is even begun");
+    free(last.bytes);
+    cluster.propose(1, 100..102).await;
+    eventually("it is taken", || metrics().snapshots_taken == 2).await;
+    cluster.stop().await;
 }
 
 /// What is left suffices for a snapshot, after which the log takes less.

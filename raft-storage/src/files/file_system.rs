@@ -76,6 +76,13 @@ pub trait FileSystem: Debug + Send + Sync + 'static {
     /// What the system answers.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
+    /// Bytes that may still be written on the disk that a directory is on; `None` where that is not
+    /// told.
+    fn free_bytes(&self, dir: &Path) -> Option<u64> {
+        let _ = dir;
+        None
+    }
+
     /// Takes the lock that this file stands for, and creates the file where it is missing. The lock
     /// ends when the answer is dropped, and with the process.
     ///

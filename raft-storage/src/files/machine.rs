@@ -72,6 +72,12 @@ impl FileSystem for Machine {
         File::open(dir)?.sync_all()
     }
 
+    #[cfg(target_os = "linux")]
+    fn free_bytes(&self, dir: &Path) -> Option<u64> {
+        let room = rustix::fs::statvfs(dir).ok()?;
+        Some(room.f_bavail.saturating_mul(room.f_frsize))
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {
         let mut options = File::options();
         let file = options

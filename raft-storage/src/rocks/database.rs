@@ -15,13 +15,14 @@ use super::opening;
 use super::options::{META, WRITE_BUFFER_BYTES, WRITE_BUFFERS_MAX};
 use crate::batch_thread::Poison;
 use crate::errors::damaged;
+use crate::files::Disk;
 use crate::hard_state::{decode_hard_state, encode_hard_state};
 use crate::outline::Outline;
 use crate::owner::WalOwner;
 use crate::rocks_errors::rocks_error;
-use crate::rocks_room;
 
-/// What must be free: all buffers may become files before anything is given back.
+/// What must be free: all buffers may become files before anything is given back. RocksDB keeps
+/// nothing in reserve, and after a full disk it takes nothing any more.
 const FREE_BYTES_MIN: u64 = WRITE_BUFFER_BYTES as u64 * WRITE_BUFFERS_MAX as u64;
 
 /// What writer and readers share.
@@ -370,7 +371,7 @@ impl Shared {
         LogUsage {
             log_bytes: self.durable().log_bytes,
             disk_bytes: disk_bytes.into_iter().flat_map(property).sum(),
-            is_short_of_room: rocks_room::is_short(&self.path, free_bytes_min),
+            is_short_of_room: Disk::default().has_less_than(free_bytes_min, &self.path),
         }
     }
 }

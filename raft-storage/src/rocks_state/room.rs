@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use raft_core::{RoomLeft, RoomWatch};
 
 use super::options::{WRITE_BUFFER_BYTES, WRITE_BUFFERS};
-use crate::rocks_room::is_short;
+use crate::files::Disk;
 
 /// Bytes that must be free for what was accepted: all write buffers may become files before
-/// anything is given back, and one more is written where files become one.
+/// anything is given back. One more is for the small files. What RocksDB needs to make several
+/// files into one is not in it: where that fails it goes on, and tries again.
 pub const STATE_RESERVE_BYTES: u64 = WRITE_BUFFER_BYTES as u64 * (WRITE_BUFFERS as u64 + 1);
 
 /// Bytes that must be free for more commands to be taken: between this and the reserve a snapshot
@@ -36,17 +37,19 @@ impl StateRoom {
 
 impl RoomWatch for StateRoom {
     fn room_left(&self) -> RoomLeft {
-        if is_short(&self.dir, self.reserve_bytes) {
-            RoomLeft::Reserve
-        } else if is_short(&self.dir, self.free_bytes_min) {
-            RoomLeft::Short
-        } else {
+        let disk = Disk::default();
+        if !disk.has_less_than(self.free_bytes_min, &self.dir) {
             RoomLeft::Enough
+        } else if disk.has_less_than(self.reserve_bytes, &self.dir) {
+            RoomLeft::Reserve
+        } else {
+            RoomLeft::Short
         }
     }
 
     fn has_room_for(&self, bytes: u64) -> bool {
-        !is_short(&self.dir, self.reserve_bytes.saturating_add(bytes))
+        let needed = self.reserve_bytes.saturating_add(bytes);
+        !Disk::default().has_less_than(needed, &self.dir)
     }
 }
 

@@ -290,6 +290,12 @@ impl State {
 }
 
 impl FileSystem for SimDisk {
+    fn free_bytes(&self, _dir: &Path) -> Option<u64> {
+        let state = self.state();
+        let capacity = state.faults.capacity?;
+        Some(capacity.saturating_sub(state.tree.used_bytes()))
+    }
+
     fn create(&self, path: &Path) -> io::Result<Box<dyn FileHandle>> {
         let mut state = self.state();
         state.faults.operation()?;

@@ -12,11 +12,12 @@ use raft_core::{Entry, EntryKind, GroupId, LogId, StorageError};
 use super::index::PlacedRecord;
 use super::promises::Promises;
 use super::record::{
-    RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEAL_BYTES, record_bytes,
+    RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEAL_BYTES, padded,
+    record_bytes,
 };
 use super::recovery::Tail;
 use super::room::Room;
-use super::run::{RUN_BYTES_MAX, padded};
+use super::run::RUN_BYTES_MAX;
 use super::segment::{HEADER_BYTES, SealMark, SegmentHeader, SegmentRef, VERSION, file_name};
 use super::shared::Shared;
 use super::staging::Staging;

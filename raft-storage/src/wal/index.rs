@@ -6,13 +6,9 @@ use std::sync::Arc;
 
 use raft_core::{Entry, Index, LogId, StorageError, Term};
 
-use super::record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, record_bytes};
+use super::record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, padded, record_bytes};
 use super::segment::SegmentRef;
 use crate::outline::{Outline, fits_read};
-
-/// Bytes of a unit of offsets.
-const UNIT_BYTES: u32 = 8;
-const _: () = assert!(UNIT_BYTES as u64 == RECORD_ALIGNMENT);
 
 /// The most bytes that are read at once, unless a single record is larger.
 const STRETCH_BYTES_MAX: u64 = 4 << 20;
@@ -139,16 +135,13 @@ impl PlacedRecord {
 
     /// These entries are all of the record, whose payload begins at `offset`.
     pub(super) fn place_all(&mut self, offset: u64, entries: &[Entry]) -> Result<(), String> {
-        let mut next = units(offset)?;
-        self.places.extend(entries.iter().map(|entry| {
-            let encoded_bytes = u32::try_from(entry.encoded_len()).unwrap_or(u32::MAX);
-            let place = Place {
-                offset_units: next,
-                encoded_bytes,
-            };
-            next += encoded_bytes.div_ceil(UNIT_BYTES);
-            place
-        }));
+        let mut next = offset;
+        self.places.reserve_exact(entries.len());
+        for entry in entries {
+            let length = entry.encoded_len();
+            self.place(next, u32::try_from(length).expect("far below 4 GiB"))?;
+            next += padded(length) as u64;
+        }
         Ok(())
     }
 

@@ -18,6 +18,11 @@ pub(super) const RECORD_ALIGNMENT: u64 = 8;
 /// Bytes of a seal, for which every segment keeps room.
 pub(super) const SEAL_BYTES: u64 = RECORD_HEADER_BYTES as u64;
 
+/// Bytes that an encoded entry takes in a run, unless it is the last one.
+pub(super) fn padded(encoded_bytes: usize) -> usize {
+    encoded_bytes.next_multiple_of(RECORD_ALIGNMENT as usize)
+}
+
 const FLAG_BATCH_END: u8 = 1;
 const STATES_FIELD: std::ops::Range<usize> = 14..16;
 const GROUP_FIELD: std::ops::Range<usize> = 16..24;

@@ -18,6 +18,11 @@ use crate::files::{Disk, DiskFile};
 
 /// How long a full disk is left alone before a file is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Bytes that must be free on the disk for old segments to be kept: others who have their files
+/// there, a state in RocksDB for one, are to be short of room only when the log does not hold it.
+pub(super) const FREE_BYTES_MIN: u64 = 512 << 20;
+/// How often is looked whether others need the room of old segments, while nothing else happens.
+const GIVE_BACK_AFTER: Duration = Duration::from_secs(1);
 /// How often is looked whether a file is ready, while nothing else happens.
 const LOOK_AFTER: Duration = Duration::from_millis(50);
 
@@ -87,7 +92,7 @@ impl Room {
     /// to be removed.
     pub(super) fn name_to_recycle(&mut self, sequence: u64, file_bytes: u64) -> Option<PathBuf> {
         let kept = self.recycled.len() + self.renamed.len();
-        let is_full = self.full_until.is_some();
+        let is_full = self.full_until.is_some() || self.is_room_wanted();
         if is_full || kept >= self.recycled_max || file_bytes != self.segment_bytes {
             return None;
         }
@@ -105,6 +110,9 @@ impl Room {
 
     /// Sees what has become ready, and starts what is missing. Never waits, but on a disk of tests.
     pub(super) fn look(&mut self) {
+        if !self.recycled.is_empty() && self.is_room_wanted() {
+            self.give_back();
+        }
         loop {
             if self.making.as_ref().is_some_and(JoinHandle::is_finished) {
                 self.collect();
@@ -136,7 +144,7 @@ impl Room {
         match (&self.making, self.full_until) {
             (Some(_), _) => Some(LOOK_AFTER),
             (None, Some(_)) => Some(RETRY_AFTER),
-            (None, None) => None,
+            (None, None) => (!self.recycled.is_empty()).then_some(GIVE_BACK_AFTER),
         }
     }
 
@@ -148,21 +156,13 @@ impl Room {
         needed: u64,
         wanted: u64,
     ) -> Result<(DiskFile, u64), StorageError> {
+        self.wants_spare = false;
         let wanted = wanted.max(self.segment_bytes);
         let fits = wanted == self.segment_bytes;
-        let recycled = if fits { self.recycled.pop() } else { None };
-        if recycled.is_none() && self.making.is_some() {
-            self.collect();
-        }
-        self.wants_spare = false;
-        let taken = match (recycled, self.spare.take()) {
-            (Some(path), spare) => {
-                self.spare = spare;
-                self.disk.open_direct(&path)
-            }
-            (None, Some(Ok(spare))) => self.extend(spare, wanted),
-            (None, Some(Err(error))) => Err(error),
-            (None, None) => make_spare(&self.disk, &self.dir.join(SPARE_NAME), wanted, &self.stop),
+        let recycled = if fits { self.take_recycled() } else { None };
+        let taken = match recycled {
+            Some(file) => Ok(file),
+            None => self.take_spare(wanted),
         };
         let taken = match taken {
             Err(full @ StorageError::Full { .. }) => {
@@ -173,6 +173,41 @@ impl Room {
         };
         self.tell();
         taken
+    }
+
+    /// The last old segment that is kept.
+    fn take_recycled(&mut self) -> Option<DiskFile> {
+        while let Some(path) = self.recycled.pop() {
+            match self.disk.open_direct(&path) {
+                Ok(file) => {
+                    // Why a spare could not be made is told only where one is needed.
+                    self.spare.take_if(|spare| spare.is_err());
+                    return Some(file);
+                }
+                Err(error) => tracing::warn!(%error, "an old log segment is of no use"),
+            }
+        }
+        None
+    }
+
+    fn take_spare(&mut self, wanted: u64) -> Result<DiskFile, StorageError> {
+        self.collect();
+        let taken = match self.spare.take() {
+            Some(Ok(spare)) => self.extend(spare, wanted),
+            Some(Err(error)) => Err(error),
+            None => self.make_spare(wanted),
+        };
+        match taken {
+            Err(StorageError::Full { .. }) if !self.recycled.is_empty() => {
+                self.give_back();
+                self.make_spare(wanted)
+            }
+            taken => taken,
+        }
+    }
+
+    fn make_spare(&self, bytes: u64) -> Result<DiskFile, StorageError> {
+        make_spare(&self.disk, &self.dir.join(SPARE_NAME), bytes, &self.stop)
     }
 
     fn extend(&self, spare: DiskFile, to: u64) -> Result<DiskFile, StorageError> {
@@ -233,6 +268,16 @@ impl Room {
         }
         self.full_until = Some(Instant::now() + RETRY_AFTER);
         // Somebody needs the room now, and be it the reserve.
+        self.give_back();
+    }
+
+    /// Whether others may soon need what the log keeps beyond its need.
+    fn is_room_wanted(&self) -> bool {
+        self.disk.has_less_than(FREE_BYTES_MIN, &self.dir)
+    }
+
+    /// Removes the old segments that are kept.
+    fn give_back(&mut self) {
         for path in self.recycled.drain(..) {
             if let Err(error) = self.disk.remove(&path) {
                 tracing::warn!(%error, "an old log segment keeps its room");

@@ -8,16 +8,11 @@ use raft_core::EntryKind;
 use raft_core::entry::{ENTRY_HEADER_BYTES, EntryHead};
 
 use super::index::Placed;
-use super::record::RECORD_ALIGNMENT;
+use super::record::padded;
 
 /// The most bytes of a payload with more than one entry: damage to the header of a record costs all
 /// of it.
 pub(super) const RUN_BYTES_MAX: usize = 64 << 10;
-
-/// Bytes that an encoded entry takes in a run, unless it is the last one.
-pub(super) fn padded(encoded_bytes: usize) -> usize {
-    encoded_bytes.next_multiple_of(RECORD_ALIGNMENT as usize)
-}
 
 /// One entry of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use crate::message::{Envelope, Message};
 use crate::node::lifecycle::StopSignal;
 use crate::node::metrics::{Metrics, microseconds};
 use crate::node::receive::Received;
-use crate::node::room::Room;
+use crate::node::room::StateRoom;
 use crate::node::snapshots::shelf::{InstallRoom, Shelf};
 use crate::node::status::StatusCell;
 use crate::snapshot::{SNAPSHOT_PART_BYTES_MAX, SnapshotDescriptor};
@@ -47,7 +47,7 @@ pub(crate) struct Identity {
 pub(crate) struct ReceiveLinks {
     pub(crate) identity: Identity,
     pub(crate) shelf: Arc<Shelf>,
-    pub(crate) room: Room,
+    pub(crate) room: StateRoom,
     pub(crate) status: Arc<StatusCell>,
     pub(crate) offers: mpsc::Receiver<IncomingSnapshot>,
     /// To the driver.
@@ -224,14 +224,19 @@ impl ReceiveTask {
         mut stream: Box<dyn SnapshotStream>,
     ) -> Result<Ended, StorageError> {
         let sender = Sender::of(envelope);
-        // As a file, and as the state beside the old one.
-        if !self.links.room.takes_snapshot(descriptor.bytes, 2) {
-            return Ok(Ended::Refused(stream, no_room(descriptor)));
-        }
         let mut writer = match self.links.shelf.receive(descriptor.clone()).await {
             Ok(writer) => writer,
             Err(error) => return refused(stream, error),
         };
+        // What is missing of the file, and then the state beside the old one.
+        let missing = missing_bytes(descriptor, writer.parts());
+        if !self
+            .links
+            .room
+            .takes(missing.saturating_add(descriptor.bytes))
+        {
+            return Ok(Ended::Refused(stream, no_room(descriptor)));
+        }
         // A transfer may have broken after its last part: then nothing is missing.
         if writer.parts() < descriptor.parts {
             let accepted = stream.accept(writer.parts());
@@ -264,7 +269,7 @@ impl ReceiveTask {
             }
         }
         // Behind this there is no way back: a node that cannot restore it ends.
-        if !self.links.room.takes_snapshot(descriptor.bytes, 1) {
+        if !self.links.room.takes(descriptor.bytes) {
             return Ok(Ended::Refused(stream, no_room(descriptor)));
         }
         match self.links.shelf.finish_received(writer, descriptor).await {
@@ -330,12 +335,21 @@ impl ReceiveTask {
     }
 }
 
-/// Ends a transfer whose content the store did not take; an error of the store itself is one.
+/// About what is missing of a snapshot that has so many parts on the disk: they are of one size,
+/// mostly.
+fn missing_bytes(descriptor: &SnapshotDescriptor, parts: u64) -> u64 {
+    let missing = u128::from(descriptor.parts.saturating_sub(parts));
+    let bytes = u128::from(descriptor.bytes) * missing;
+    let bytes = bytes / u128::from(descriptor.parts.max(1));
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
 fn no_room(descriptor: &SnapshotDescriptor) -> String {
     let bytes = descriptor.bytes;
     format!("the disk has no room for a state of {bytes} bytes beside the one that is there")
 }
 
+/// Ends a transfer whose content the store did not take; an error of the store itself is one.
 fn refused(stream: Box<dyn SnapshotStream>, error: StorageError) -> Result<Ended, StorageError> {
     match error {
         StorageError::Full { .. }

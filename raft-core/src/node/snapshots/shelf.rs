@@ -52,6 +52,11 @@ impl Shelf {
         index.0 <= self.replaced_to.load(Ordering::Relaxed)
     }
 
+    /// Bytes of the newest snapshot; 0 where there is none.
+    pub(crate) fn latest_bytes(&self) -> u64 {
+        self.store.latest().map_or(0, |latest| latest.bytes)
+    }
+
     /// The room for one snapshot on its way into the state machine; none while it is taken.
     pub(crate) fn try_install(&self) -> Option<InstallRoom> {
         Arc::clone(&self.installing).try_acquire_owned().ok()

