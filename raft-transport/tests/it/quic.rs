@@ -353,10 +353,10 @@ async fn an_earlier_boot_does_not_replace_a_later_one() {
         one.counters().links_refused > 0 && early.counters().dials_failed > 0
     })
     .await;
-    let error = early
-        .send(ONE, heartbeat(&fixture, TWO, ONE, 1))
-        .await
-        .unwrap_err();
+    // Bulk goes over the link that was dialled only. Node 1 dials too, and until it has heard which
+    // boot answers there is a link that other messages would go over, to be lost.
+    let bulk = append(&fixture, TWO, ONE, 1);
+    let error = early.send(ONE, bulk).await.unwrap_err();
     assert!(error.to_string().contains("boot 8"), "{error}");
 }
 
