@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use raft_core::entry::ENTRY_HEADER_BYTES;
-use raft_core::{Entry, EntryKind, GroupId, LogId, StorageError};
+use raft_core::{Entry, GroupId, LogId, StorageError};
 
 use super::index::PlacedRecord;
 use super::promises::Promises;
@@ -27,9 +27,6 @@ use crate::owner::WalOwner;
 
 /// Bytes of entries that are written again at a time, at most, so that an old segment can go.
 const MOVED_BYTES_MAX: u64 = 1 << 20;
-
-/// Why what is written can be placed in the index.
-const IN_REACH: &str = "a segment has at most 4 GiB, or one entry";
 
 /// The segment that is being written.
 #[derive(Debug)]
@@ -146,34 +143,17 @@ impl ActiveSegment {
         payload_bytes: usize,
     ) -> Result<PlacedRecord, StorageError> {
         let offset = self.staging.end();
-        let first = entries.first().map_or(LogId::ZERO, Entry::id);
         let bytes = u32::try_from(payload_bytes).expect("far below 4 GiB");
-        let mut placed = PlacedRecord::begin(&self.segment, offset, bytes, first).expect(IN_REACH);
-        for entry in entries {
-            if entry.kind() == EntryKind::Membership {
-                placed.note_membership(entry.id().index);
-            }
-        }
+        let placed = PlacedRecord::written(&self.segment, offset, bytes, entries);
         match entries {
-            [entry] if payload_bytes > RUN_BYTES_MAX => {
-                self.stage_large(record, entry, &mut placed)?;
-            }
-            _ => self.stage_together(record, entries, payload_bytes, &mut placed)?,
+            [entry] if payload_bytes > RUN_BYTES_MAX => self.stage_large(record, entry)?,
+            _ => self.stage_together(record, entries, payload_bytes)?,
         }
-        Ok(placed)
+        Ok(placed.expect("a segment has at most 4 GiB, or one entry"))
     }
 
-    fn stage_large(
-        &mut self,
-        record: Staged,
-        entry: &Entry,
-        placed: &mut PlacedRecord,
-    ) -> Result<(), StorageError> {
+    fn stage_large(&mut self, record: Staged, entry: &Entry) -> Result<(), StorageError> {
         let offset = self.staging.end();
-        let payload = offset + RECORD_HEADER_BYTES as u64;
-        placed
-            .place_all(payload, std::slice::from_ref(entry))
-            .expect(IN_REACH);
         let entry_header = entry.header();
         let checksum = crc32c::crc32c(&entry_header);
         let header = self.record_header(record, entry.encoded_len(), checksum);
@@ -190,16 +170,12 @@ impl ActiveSegment {
         record: Staged,
         entries: &[Entry],
         payload_bytes: usize,
-        placed: &mut PlacedRecord,
     ) -> Result<(), StorageError> {
         let offset = self.staging.end();
         let bytes = usize::try_from(record_bytes(payload_bytes)).expect("a run fits in memory");
         let mut space = self.staging.reserve(bytes, &self.file)?;
         space = &mut space[RECORD_HEADER_BYTES..];
-        placed
-            .place_all(offset + RECORD_HEADER_BYTES as u64, entries)
-            .expect(IN_REACH);
-        // Three short loops: one that does all of it takes longer.
+        // Short loops, here and where entries are placed: one that does all of it takes longer.
         self.headers.resize(entries.len() * ENTRY_HEADER_BYTES, 0);
         let headers = self.headers.chunks_exact_mut(ENTRY_HEADER_BYTES);
         for (entry, header) in entries.iter().zip(headers) {
@@ -214,9 +190,7 @@ impl ActiveSegment {
             let (body, zeros) = slot.split_at_mut(payload.len());
             head.copy_from_slice(header);
             body.copy_from_slice(payload);
-            for byte in zeros {
-                *byte = 0;
-            }
+            zeros.fill(0);
         }
         // In one go: one by one the calls take longer than the bytes.
         let checksum = crc32c::crc32c(&self.headers);

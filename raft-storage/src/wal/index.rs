@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use raft_core::{Entry, Index, LogId, StorageError, Term};
+use raft_core::{Entry, EntryKind, Index, LogId, StorageError, Term};
 
 use super::record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, padded, record_bytes};
 use super::segment::SegmentRef;
@@ -113,8 +113,30 @@ impl Run {
 }
 
 impl PlacedRecord {
-    /// A record at `offset` in `segment`, the first entry of which is `first`.
-    pub(super) fn begin(
+    /// A record at `offset` in `segment` that has these entries, all of one term.
+    pub(super) fn written(
+        segment: &Arc<SegmentRef>,
+        offset: u64,
+        payload_bytes: u32,
+        entries: &[Entry],
+    ) -> Result<Self, String> {
+        let first = entries.first().map_or(LogId::ZERO, Entry::id);
+        let mut record = Self::begin(segment, offset, payload_bytes, first)?;
+        record.places.reserve_exact(entries.len());
+        let mut next = offset + RECORD_HEADER_BYTES as u64;
+        for entry in entries {
+            let length = entry.encoded_len();
+            let is_membership = entry.kind() == EntryKind::Membership;
+            let membership = is_membership.then_some(entry.index());
+            let encoded_bytes = u32::try_from(length).map_err(|error| error.to_string())?;
+            record.place(next, encoded_bytes, membership)?;
+            next += padded(length) as u64;
+        }
+        Ok(record)
+    }
+
+    /// Without entries; `first` is the first one that it will have.
+    fn begin(
         segment: &Arc<SegmentRef>,
         offset: u64,
         payload_bytes: u32,
@@ -133,30 +155,20 @@ impl PlacedRecord {
         })
     }
 
-    /// These entries are all of the record, whose payload begins at `offset`.
-    pub(super) fn place_all(&mut self, offset: u64, entries: &[Entry]) -> Result<(), String> {
-        let mut next = offset;
-        self.places.reserve_exact(entries.len());
-        for entry in entries {
-            let length = entry.encoded_len();
-            self.place(next, u32::try_from(length).expect("far below 4 GiB"))?;
-            next += padded(length) as u64;
-        }
-        Ok(())
-    }
-
-    /// The next entry of the record begins at `offset` in the segment.
-    pub(super) fn place(&mut self, offset: u64, encoded_bytes: u32) -> Result<(), String> {
+    /// The next entry of the record begins at `offset` in the segment; its index where it is a
+    /// membership.
+    fn place(
+        &mut self,
+        offset: u64,
+        encoded_bytes: u32,
+        membership: Option<Index>,
+    ) -> Result<(), String> {
         self.places.push(Place {
             offset_units: units(offset)?,
             encoded_bytes,
         });
+        self.memberships.extend(membership);
         Ok(())
-    }
-
-    /// An entry of the record is a membership; in order.
-    pub(super) fn note_membership(&mut self, index: Index) {
-        self.memberships.push(index);
     }
 }
 
@@ -269,10 +281,8 @@ impl LogIndex {
         }
         let mut record = PlacedRecord::begin(segment, run.offset, run.payload_bytes, first.id)?;
         for placed in run.entries {
-            record.place(placed.offset, placed.encoded_bytes)?;
-            if placed.is_membership {
-                record.note_membership(placed.id.index);
-            }
+            let membership = placed.is_membership.then_some(placed.id.index);
+            record.place(placed.offset, placed.encoded_bytes, membership)?;
         }
         self.hold(&record);
         Ok(())

@@ -67,6 +67,14 @@ impl Log {
     }
 }
 
+/// The log is this, and nothing is cut from it.
+async fn opens_as(disk: &SimDisk, model: &Model) -> WalLogStore {
+    let (mut store, report) = open(disk).unwrap();
+    assert_eq!(report.cut, None);
+    assert_eq!(contents(&mut store).await.unwrap(), *model);
+    store
+}
+
 /// A log whose newest segment was another one before, with one entry in it.
 async fn recycled() -> (SimDisk, Log) {
     let disk = SimDisk::new(&Image::default());
@@ -169,17 +177,13 @@ fn what_a_file_held_before_is_neither_read_nor_reported() {
         for _ in 0..ENTRIES - 2 {
             log.fill(1).await;
             let copy = SimDisk::new(&disk.seen());
-            let (mut store, report) = open(&copy).unwrap();
-            assert_eq!(report.cut, None);
-            assert_eq!(contents(&mut store).await.unwrap(), log.model);
+            let store = opens_as(&copy, &log.model).await;
             // And on from there.
             let model = log.model.clone();
             let mut other = Log { store, model };
             other.fill(2).await;
             drop(other.store);
-            let (mut store, report) = open(&copy).unwrap();
-            assert_eq!(report.cut, None);
-            assert_eq!(contents(&mut store).await.unwrap(), other.model);
+            drop(opens_as(&copy, &other.model).await);
         }
     });
 }
@@ -215,9 +219,7 @@ fn the_rest_of_a_torn_batch_never_becomes_a_part_of_the_log() {
         let mut log = Log { store, model };
         log.make(entries(1, next, &[100])).await;
         drop(log.store);
-        let (mut store, report) = open(&disk).unwrap();
-        assert_eq!(report.cut, None);
-        assert_eq!(contents(&mut store).await.unwrap(), log.model);
+        drop(opens_as(&disk, &log.model).await);
     });
 }
 
