@@ -44,7 +44,9 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
-    fn to_byte(self) -> u8 {
+    /// The kind in one byte, from 1 on, as the encoding of an entry has it.
+    #[must_use]
+    pub fn to_byte(self) -> u8 {
         match self {
             Self::Noop => 1,
             Self::Command => 2,
@@ -52,7 +54,9 @@ impl EntryKind {
         }
     }
 
-    fn from_byte(byte: u8) -> Option<Self> {
+    /// The kind that [`EntryKind::to_byte`] gives as `byte`, if there is one.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             1 => Some(Self::Noop),
             2 => Some(Self::Command),
@@ -103,15 +107,33 @@ impl EntryHead {
         let payload_bytes = fields.get_u32_le() as usize;
         let index = Index(fields.get_u64_le());
         let term = Term(fields.get_u64_le());
-        if payload_bytes > ENTRY_PAYLOAD_BYTES_MAX {
-            return Err(EntryDecodeError::Length(payload_bytes));
-        }
+        check_length(payload_bytes)?;
         Ok(Self {
             id: LogId::new(term, index),
             kind,
             payload_bytes,
             checksum: fields.get_u32_le(),
             before_payload: crc32c::crc32c(&header[..CHECKED_HEADER_BYTES]),
+        })
+    }
+
+    /// The head of an entry that a store keeps in another form than the encoded header.
+    ///
+    /// # Errors
+    /// When the length is above [`ENTRY_PAYLOAD_BYTES_MAX`].
+    pub fn from_fields(
+        id: LogId,
+        kind: EntryKind,
+        payload_bytes: usize,
+        checksum: u32,
+    ) -> Result<Self, EntryDecodeError> {
+        check_length(payload_bytes)?;
+        Ok(Self {
+            id,
+            kind,
+            payload_bytes,
+            checksum,
+            before_payload: crc32c::crc32c(&header_prefix(id, kind, payload_bytes)),
         })
     }
 
@@ -133,7 +155,7 @@ impl EntryHead {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EntryDecodeError {
-    /// Fewer bytes than the header announces.
+    /// Fewer bytes than the header announces; or another number, where the payload comes alone.
     #[error("entry is cut short: {have} of {need} bytes")]
     Short {
         /// Bytes that were there.
@@ -183,6 +205,28 @@ impl Entry {
         }
     }
 
+    /// The entry that has this head and this payload.
+    ///
+    /// # Errors
+    /// When the payload is not as long as the head says, or does not match its checksum.
+    pub fn from_head(head: &EntryHead, payload: Bytes) -> Result<Self, EntryDecodeError> {
+        let (have, need) = (payload.len(), head.payload_bytes);
+        if have != need {
+            return Err(EntryDecodeError::Short { have, need });
+        }
+        let found = crc32c::crc32c_append(head.checksum_before_payload(), &payload);
+        let (id, stored) = (head.id, head.checksum);
+        if found != stored {
+            return Err(EntryDecodeError::Checksum { id, found, stored });
+        }
+        Ok(Self {
+            id,
+            kind: head.kind,
+            checksum: stored,
+            payload,
+        })
+    }
+
     /// Its identity.
     #[must_use]
     pub fn id(&self) -> LogId {
@@ -213,6 +257,12 @@ impl Entry {
         &self.payload
     }
 
+    /// CRC-32C of what it is and of its payload, as its encoded header has it.
+    #[must_use]
+    pub fn checksum(&self) -> u32 {
+        self.checksum
+    }
+
     /// Bytes of the encoded entry: header and payload.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
@@ -237,24 +287,20 @@ impl Entry {
             return Err(short(bytes.len(), ENTRY_HEADER_BYTES));
         };
         let head = EntryHead::decode(header)?;
-        let (id, stored, need) = (head.id, head.checksum, head.encoded_len());
-        if bytes.len() < need {
-            return Err(short(bytes.len(), need));
-        }
-        let payload = &bytes[ENTRY_HEADER_BYTES..need];
-        let found = crc32c::crc32c_append(head.checksum_before_payload(), payload);
-        if found != stored {
-            return Err(EntryDecodeError::Checksum { id, found, stored });
+        let (have, need) = (bytes.len(), head.encoded_len());
+        if have < need {
+            return Err(short(have, need));
         }
         bytes.advance(ENTRY_HEADER_BYTES);
-        let payload = bytes.split_to(head.payload_bytes);
-        Ok(Self {
-            id,
-            kind: head.kind,
-            checksum: stored,
-            payload,
-        })
+        Self::from_head(&head, bytes.split_to(head.payload_bytes))
     }
+}
+
+fn check_length(payload_bytes: usize) -> Result<(), EntryDecodeError> {
+    if payload_bytes > ENTRY_PAYLOAD_BYTES_MAX {
+        return Err(EntryDecodeError::Length(payload_bytes));
+    }
+    Ok(())
 }
 
 fn header_prefix(id: LogId, kind: EntryKind, length: usize) -> [u8; CHECKED_HEADER_BYTES] {

@@ -6,18 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use raft_core::entry::ENTRY_HEADER_BYTES;
 use raft_core::{Entry, GroupId, LogId, StorageError};
 
-use super::index::PlacedRecord;
+use super::placed::PlacedRecord;
 use super::promises::Promises;
 use super::record::{
-    RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEAL_BYTES, padded,
-    record_bytes,
+    RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEAL_BYTES, record_bytes,
 };
 use super::recovery::Tail;
 use super::room::Room;
-use super::run::RUN_BYTES_MAX;
+use super::run::{self, RUN_BYTES_MAX};
 use super::segment::{HEADER_BYTES, SealMark, SegmentHeader, SegmentRef, VERSION, file_name};
 use super::shared::Shared;
 use super::staging::Staging;
@@ -42,8 +40,6 @@ pub(super) struct ActiveSegment {
     witnessed: bool,
     /// Hard states in the log so far, modulo 2^16.
     states: u16,
-    /// Those of the entries of a record, to be summed.
-    headers: Vec<u8>,
 }
 
 impl ActiveSegment {
@@ -67,7 +63,6 @@ impl ActiveSegment {
             synced: tail.offset,
             witnessed: tail.witnessed,
             states: tail.states,
-            headers: Vec::new(),
         })
     }
 
@@ -106,18 +101,7 @@ impl ActiveSegment {
         let behind = self.staging.end() + RECORD_HEADER_BYTES as u64 + SEAL_BYTES;
         let room = self.file_bytes.saturating_sub(behind);
         let room = usize::try_from(room - room % RECORD_ALIGNMENT).unwrap_or(usize::MAX);
-        let (mut count, mut bytes) = (0, 0);
-        let term = entries.first().map(|entry| entry.id().term);
-        for entry in entries {
-            let end = padded(bytes) + entry.encoded_len();
-            let goes_on = count == 0 || (end <= RUN_BYTES_MAX && Some(entry.id().term) == term);
-            if end > room || !goes_on {
-                break;
-            }
-            count += 1;
-            bytes = end;
-        }
-        (count, bytes)
+        run::run_length(entries, room)
     }
 
     /// Adds a record that has no entries. Where it begins in the file.
@@ -154,14 +138,14 @@ impl ActiveSegment {
 
     fn stage_large(&mut self, record: Staged, entry: &Entry) -> Result<(), StorageError> {
         let offset = self.staging.end();
-        let entry_header = entry.header();
-        let checksum = crc32c::crc32c(&entry_header);
-        let header = self.record_header(record, entry.encoded_len(), checksum);
+        let front = run::front_alone(entry);
+        let payload_bytes = run::bytes_alone(entry);
+        let header = self.record_header(record, payload_bytes, crc32c::crc32c(&front));
         let (header, _) = header.encode(self.segment.frame.seed);
-        for piece in [&header[..], &entry_header, entry.payload()] {
+        for piece in [&header[..], &front, entry.payload()] {
             self.staging.push(piece, &self.file)?;
         }
-        self.end_record(offset, entry.encoded_len())
+        self.end_record(offset, payload_bytes)
     }
 
     /// The header of the record comes first, and is known last.
@@ -173,27 +157,8 @@ impl ActiveSegment {
     ) -> Result<(), StorageError> {
         let offset = self.staging.end();
         let bytes = usize::try_from(record_bytes(payload_bytes)).expect("a run fits in memory");
-        let mut space = self.staging.reserve(bytes, &self.file)?;
-        space = &mut space[RECORD_HEADER_BYTES..];
-        // Short loops, here and where entries are placed: one that does all of it takes longer.
-        self.headers.resize(entries.len() * ENTRY_HEADER_BYTES, 0);
-        let headers = self.headers.chunks_exact_mut(ENTRY_HEADER_BYTES);
-        for (entry, header) in entries.iter().zip(headers) {
-            header.copy_from_slice(&entry.header());
-        }
-        let headers = self.headers.chunks_exact(ENTRY_HEADER_BYTES);
-        for (entry, header) in entries.iter().zip(headers) {
-            let payload = entry.payload();
-            let (slot, rest) = space.split_at_mut(padded(entry.encoded_len()));
-            space = rest;
-            let (head, slot) = slot.split_at_mut(ENTRY_HEADER_BYTES);
-            let (body, zeros) = slot.split_at_mut(payload.len());
-            head.copy_from_slice(header);
-            body.copy_from_slice(payload);
-            zeros.fill(0);
-        }
-        // In one go: one by one the calls take longer than the bytes.
-        let checksum = crc32c::crc32c(&self.headers);
+        let space = self.staging.reserve(bytes, &self.file)?;
+        let checksum = run::write(&mut space[RECORD_HEADER_BYTES..], entries);
         let header = self.record_header(record, payload_bytes, checksum);
         let (header, _) = header.encode(self.segment.frame.seed);
         self.staging.patch(offset, &header);
@@ -405,7 +370,6 @@ impl SegmentFactory {
             synced: 0,
             witnessed: false,
             states: beginning.states,
-            headers: Vec::new(),
         };
         active.staging.push(&header.encode(), &active.file)?;
         for known in &beginning.groups {

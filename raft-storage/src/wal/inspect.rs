@@ -7,11 +7,11 @@ use raft_core::{Entry, GroupId, LogId, StorageError};
 
 use super::aside::DAMAGED_PREFIX;
 use super::cut::TORN_PREFIX;
-use super::index::Placed;
 use super::reader::read_stretch;
 use super::record::{Frame, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
 use super::recovery::{self, Recovered, SegmentFiles, segment_files};
 use super::replay::GroupReplay;
+use super::run::RunEntry;
 use super::salvage::salvage;
 use super::scan::Window;
 use super::segment::{HEADER_BYTES, SegmentHeader, sequence_of};
@@ -191,7 +191,7 @@ struct Walk<'a> {
     segment: &'a mut SegmentReport,
     holes: Vec<Hole>,
     /// Of the last record that was whole.
-    entries: Vec<Placed>,
+    entries: Vec<RunEntry>,
 }
 
 impl Walk<'_> {
@@ -277,7 +277,7 @@ impl Walk<'_> {
         match header.kind {
             RecordKind::Seal => self.segment.is_sealed = true,
             RecordKind::Entry | RecordKind::Moved => {
-                let first = self.entries.first().map_or(header.id, |entry| entry.id);
+                let first = self.entries.first().map_or(header.head.id, |entry| entry.id);
                 let first = self.segment.entries.map_or(first, |(first, _)| first);
                 self.segment.entries = Some((first, header.id));
             }

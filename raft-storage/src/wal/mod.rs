@@ -16,6 +16,7 @@ mod index;
 pub(crate) mod inspect;
 mod opening;
 mod options;
+mod placed;
 mod promises;
 mod reader;
 mod record;

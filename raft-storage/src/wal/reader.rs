@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use raft_core::{Entry, GroupId, Index, LogId, LogReader, LogUsage, StorageError};
 
-use super::index::{Placed, PlannedRun, Stretch};
-use super::record::{Decoded, Frame, RECORD_HEADER_BYTES, RecordHeader};
-use super::run::headers_checksum;
+use super::index::{PlannedRun, Stretch};
+use super::record::{Decoded, Frame, RECORD_HEADER_BYTES, RecordHeader, RunLayout};
+use super::run::{self, RunEntry};
 use super::shared::{GroupLog, Shared};
 use crate::blocking::blocking;
 use crate::errors::{damaged, io_error};
@@ -99,76 +99,77 @@ pub(super) fn read_stretch(
         })?;
     let buffer = Bytes::from(buffer);
     let mut wanted = &stretch.entries[..];
+    let mut placed = Vec::new();
     for record in &stretch.records {
-        let (placed, rest) = wanted.split_at(record.entries);
+        let (ids, rest) = wanted.split_at(record.entries);
         wanted = rest;
-        let inside = |offset| usize::try_from(offset - stretch.offset).expect("in the buffer");
-        let bytes = buffer.slice(inside(record.offset)..);
-        check_record(&bytes, group, record, placed, stretch.segment.frame)
+        let inside = usize::try_from(record.offset - stretch.offset).expect("in the buffer");
+        let record_bytes = buffer.slice(inside..);
+        let place = RecordPlace {
+            group,
+            planned: record,
+            frame: stretch.segment.frame,
+        };
+        take_record(&record_bytes, &place, ids, &mut placed, entries)
             .map_err(|what| damaged(path, record.offset, what))?;
-        for placed in placed {
-            let bytes = buffer.slice(inside(placed.offset)..);
-            let entry = check_entry(bytes, placed);
-            entries.push(entry.map_err(|what| damaged(path, placed.offset, what))?);
-        }
     }
     Ok(())
 }
 
-/// Whether the record at the front of `bytes` is the one that was written there, with headers of
-/// entries that are those of then.
-fn check_record(
-    bytes: &[u8],
+/// What the record is that should be read.
+struct RecordPlace<'a> {
     group: GroupId,
-    record: &PlannedRun,
-    placed: &[Placed],
+    planned: &'a PlannedRun,
     frame: Frame,
+}
+
+/// The entries with these ids, consecutive ones of the record at the front of `bytes`, or why it is
+/// not the record that was written there, with these entries undamaged.
+fn take_record(
+    bytes: &Bytes,
+    place: &RecordPlace<'_>,
+    ids: &[LogId],
+    placed: &mut Vec<RunEntry>,
+    entries: &mut Vec<Entry>,
 ) -> Result<(), String> {
-    let wanted = placed.last().map_or(LogId::ZERO, |placed| placed.id);
-    let (head, payload) = bytes
-        .split_first_chunk::<RECORD_HEADER_BYTES>()
-        .ok_or("the record is cut short")?;
-    let Decoded::Record(header) = RecordHeader::decode(head, frame) else {
+    let wanted = ids.last().copied().unwrap_or(LogId::ZERO);
+    let head = bytes.first_chunk().ok_or("the record is cut short")?;
+    let Decoded::Record(header) = RecordHeader::decode(head, place.frame) else {
         return Err(format!("entry {wanted} is not here any more"));
     };
+    let RecordPlace { group, planned, .. } = place;
     if !header.kind.has_entries()
-        || header.group != group
-        || header.payload_bytes != record.payload_bytes
-        || header.id < wanted
+        || header.group != *group
+        || header.payload_bytes != planned.payload_bytes
     {
         return Err(format!(
             "entry {wanted} of group {group} is not here, but {} of group {}",
             header.id, header.group
         ));
     }
-    let payload = payload
-        .get(..header.payload_bytes as usize)
-        .ok_or("the record is cut short")?;
-    let checksum = if frame.has_runs {
-        headers_checksum(payload)
-    } else {
-        Some(crc32c::crc32c(payload))
-    };
-    if checksum != Some(header.payload_checksum) {
-        return Err(format!("record {} does not match its checksum", header.id));
-    }
-    Ok(())
-}
-
-/// The entry at the front of `bytes`, when it is the one that was placed there.
-fn check_entry(bytes: Bytes, placed: &Placed) -> Result<Entry, String> {
-    let length = placed.encoded_bytes as usize;
-    if bytes.len() < length {
+    let end = RECORD_HEADER_BYTES + header.payload_bytes as usize;
+    if bytes.len() < end {
         return Err("the record is cut short".to_owned());
     }
-    let mut encoded = bytes.slice(..length);
-    let entry = Entry::decode(&mut encoded).map_err(|error| error.to_string())?;
-    if entry.id() != placed.id || !encoded.is_empty() {
-        return Err(format!(
-            "entry {} is not here, but {}",
-            placed.id,
-            entry.id()
-        ));
+    let payload = bytes.slice(RECORD_HEADER_BYTES..end);
+    let layout = place.frame.layout;
+    let is_whole = layout != RunLayout::One || crc32c::crc32c(&payload) == header.payload_checksum;
+    if !is_whole || run::read(&header, layout, &payload, placed).is_none() {
+        return Err(format!("record {} does not match its checksum", header.id));
     }
-    Ok(entry)
+    let first = placed
+        .iter()
+        .position(|entry| Some(&entry.head.id) == ids.first());
+    let found = &placed[first.unwrap_or(placed.len())..];
+    if found.len() < ids.len() {
+        return Err(format!("entry {wanted} is not here, but {}", header.id));
+    }
+    for (id, RunEntry { head, offset }) in ids.iter().zip(found) {
+        if head.id != *id {
+            return Err(format!("entry {id} is not here, but {}", head.id));
+        }
+        let entry = payload.slice(*offset..*offset + head.payload_bytes);
+        entries.push(Entry::from_head(head, entry).map_err(|error| error.to_string())?);
+    }
+    Ok(())
 }

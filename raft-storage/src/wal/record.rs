@@ -18,9 +18,9 @@ pub(super) const RECORD_ALIGNMENT: u64 = 8;
 /// Bytes of a seal, for which every segment keeps room.
 pub(super) const SEAL_BYTES: u64 = RECORD_HEADER_BYTES as u64;
 
-/// Bytes that an encoded entry takes in a run, unless it is the last one.
-pub(super) fn padded(encoded_bytes: usize) -> usize {
-    encoded_bytes.next_multiple_of(RECORD_ALIGNMENT as usize)
+/// Bytes that so many take where something follows.
+pub(super) fn padded(bytes: usize) -> usize {
+    bytes.next_multiple_of(RECORD_ALIGNMENT as usize)
 }
 
 const FLAG_BATCH_END: u8 = 1;
@@ -34,14 +34,24 @@ pub(super) struct Frame {
     pub(super) seed: u32,
     /// Whether records name a group and count hard states: not so before version 3.
     pub(super) has_groups: bool,
-    /// Whether a record may have many entries, see `run`: not so before version 4.
-    pub(super) has_runs: bool,
+    pub(super) layout: RunLayout,
+}
+
+/// How the payload of a record is laid out that has entries, see `run`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RunLayout {
+    /// One encoded entry; up to version 3.
+    One,
+    /// Each entry behind its encoded header; versions 4 and 5.
+    Headers,
+    /// The heads of all entries, and then their payloads.
+    Heads,
 }
 
 /// What a record is. 0 is never valid, so that zeros are not records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RecordKind {
-    /// Encoded entries; its id is that of the last one.
+    /// A run of entries; its id is that of the last one.
     Entry,
     /// Term and vote, and how far the log must be refilled; its id is that of the last entry at
     /// that point.
@@ -238,7 +248,7 @@ mod tests {
         Frame {
             seed,
             has_groups: true,
-            has_runs: true,
+            layout: RunLayout::Heads,
         }
     }
 

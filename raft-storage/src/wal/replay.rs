@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use raft_core::LogId;
 
-use super::index::{LogIndex, PlacedRun};
+use super::index::LogIndex;
+use super::placed::PlacedRun;
 use super::promises::Promises;
 use super::record::{RecordHeader, RecordKind};
 use super::scan::Record;
@@ -149,7 +150,7 @@ impl Moving {
         segment: &Arc<SegmentRef>,
     ) -> Result<Option<Self>, String> {
         let placed = placed(record)?;
-        let first = placed.entries[0].id;
+        let first = placed.entries[0].head.id;
         // What was left unfinished is begun anew.
         let mut moving = match moving {
             Some(moving) if first.index != group.start.index.next() => moving,

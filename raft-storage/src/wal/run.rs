@@ -1,149 +1,329 @@
-//! Consecutive entries in the payload of one record: each encoded as everywhere, with zeros up to a
-//! multiple of 8 before the next one. The payload's checksum covers their headers, which have the
-//! checksums of the rest: nothing is summed twice.
+//! Consecutive entries in the payload of one record. All are of one term, and the record's id is
+//! that of the last one, so that each needs to say only its kind, its length and its checksum. That
+//! is its *head*. In front stand how many there are and the heads of all, then their payloads, each
+//! at a multiple of 8. The record's checksum covers what is in front, which has the checksums of
+//! the rest: nothing is summed twice.
 //!
-//! Before version 4 of the format a record had one entry, and its checksum covered all of it.
+//! Versions 4 and 5 of the format had the encoded header of each entry before its payload, and a
+//! checksum of all headers. Before version 4 a record had one such entry, and its checksum covered
+//! all of it.
 
-use raft_core::EntryKind;
-use raft_core::entry::{ENTRY_HEADER_BYTES, EntryHead};
+use raft_core::entry::ENTRY_HEADER_BYTES;
+use raft_core::{Entry, EntryHead, EntryKind, Index, LogId};
 
-use super::index::Placed;
-use super::record::padded;
+use super::record::{RecordHeader, RunLayout, padded, u32_at};
 
 /// The most bytes of a payload with more than one entry: damage to the header of a record costs all
 /// of it.
 pub(super) const RUN_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a payload that tell what is in it, where it has more than [`RUN_BYTES_MAX`].
+pub(super) const FRONT_BYTES: usize = ENTRY_HEADER_BYTES;
+/// Bytes of the head of an entry.
+pub(super) const HEAD_BYTES: usize = 8;
+
+/// How many entries there are, and 4 zeros.
+const COUNT_BYTES: usize = 8;
+/// The bits of a length in a head; the others are the kind.
+const LENGTH_BITS: u32 = 28;
 
 /// One entry of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RunEntry {
-    /// Where it begins in the payload.
-    pub(super) offset: usize,
     pub(super) head: EntryHead,
+    /// Where its payload begins in that of the record.
+    pub(super) offset: usize,
 }
 
-impl RunEntry {
-    /// Where it ends in the payload.
-    pub(super) fn end(&self) -> usize {
-        self.offset + self.head.encoded_len()
-    }
+/// Bytes of a record's payload that has only this entry.
+pub(super) fn bytes_alone(entry: &Entry) -> usize {
+    front_bytes(1) + entry.payload().len()
+}
 
-    /// As the index knows it, in a payload that begins at `payload` in its file.
-    pub(super) fn placed(&self, payload: u64) -> Placed {
-        let encoded_bytes = self.head.encoded_len();
-        Placed {
-            id: self.head.id,
-            offset: payload + self.offset as u64,
-            encoded_bytes: u32::try_from(encoded_bytes).expect("an entry is far below 4 GiB"),
-            is_membership: self.head.kind == EntryKind::Membership,
+/// How many of these entries a payload of at most `bytes_max` can have, if any, and the bytes that
+/// it has then. More than one only where they are of one term and fit in [`RUN_BYTES_MAX`].
+pub(super) fn run_length(entries: &[Entry], bytes_max: usize) -> (usize, usize) {
+    let (mut count, mut payloads) = (0, 0);
+    let term = entries.first().map(Entry::term);
+    for entry in entries {
+        let with_it = padded(payloads) + entry.payload().len();
+        let bytes = front_bytes(count + 1) + with_it;
+        let goes_on = count == 0 || (bytes <= RUN_BYTES_MAX && Some(entry.term()) == term);
+        if bytes > bytes_max || !goes_on {
+            break;
         }
+        count += 1;
+        payloads = with_it;
+    }
+    (count, front_bytes(count) + payloads)
+}
+
+/// Bytes before the payloads of so many entries.
+fn front_bytes(count: usize) -> usize {
+    COUNT_BYTES + count * HEAD_BYTES
+}
+
+/// What stands in front of the payload of one entry that is alone in a record.
+pub(super) fn front_alone(entry: &Entry) -> [u8; COUNT_BYTES + HEAD_BYTES] {
+    let mut front = [0; COUNT_BYTES + HEAD_BYTES];
+    write_front(&mut front, std::slice::from_ref(entry));
+    front
+}
+
+/// Writes entries, as many as [`run_length`] says, to `payload`, which has that length and zeros up
+/// to a multiple of 8. The checksum of the record's payload.
+pub(super) fn write(payload: &mut [u8], entries: &[Entry]) -> u32 {
+    let (front, mut rest) = payload.split_at_mut(front_bytes(entries.len()));
+    // Two short loops: one that does all of it takes longer.
+    write_front(front, entries);
+    for entry in entries {
+        let bytes = entry.payload();
+        let (slot, behind) = rest.split_at_mut(padded(bytes.len()));
+        rest = behind;
+        let (body, zeros) = slot.split_at_mut(bytes.len());
+        body.copy_from_slice(bytes);
+        zeros.fill(0);
+    }
+    crc32c::crc32c(front)
+}
+
+fn write_front(front: &mut [u8], entries: &[Entry]) {
+    let (count, heads) = front.split_at_mut(COUNT_BYTES);
+    count.copy_from_slice(&(entries.len() as u64).to_le_bytes());
+    for (entry, head) in entries.iter().zip(heads.chunks_exact_mut(HEAD_BYTES)) {
+        let kind = u64::from(entry.kind().to_byte()) << LENGTH_BITS;
+        let word = entry.payload().len() as u64 | kind | u64::from(entry.checksum()) << 32;
+        head.copy_from_slice(&word.to_le_bytes());
     }
 }
 
-/// Goes through the headers of a payload, and sums them.
-#[derive(Debug)]
-pub(super) struct RunWalk {
-    payload_bytes: usize,
-    /// Where the next entry begins.
-    next: usize,
-    headers_checksum: u32,
+/// The entries of a record, of which `front` has the payload, or [`FRONT_BYTES`] of it where it has
+/// more than [`RUN_BYTES_MAX`]; `None` where they do not match the record's checksum, or are none
+/// that were written. Their payloads are not looked at, but by the layout where the checksum covers
+/// all of a payload, which the caller must see to.
+pub(super) fn read(
+    header: &RecordHeader,
+    layout: RunLayout,
+    front: &[u8],
+    entries: &mut Vec<RunEntry>,
+) -> Option<()> {
+    let payload_bytes = header.payload_bytes as usize;
+    entries.clear();
+    match layout {
+        RunLayout::One => entries.push(encoded_entry(front, 0)?),
+        RunLayout::Headers => read_headers(header, front, entries)?,
+        RunLayout::Heads => read_heads(header, front, entries)?,
+    }
+    let last = entries.last()?;
+    let is_all = last.offset + last.head.payload_bytes == payload_bytes;
+    let fits = entries.len() == 1 || payload_bytes <= RUN_BYTES_MAX;
+    (is_all && fits).then_some(())
 }
 
-impl RunWalk {
-    /// Over a payload of so many bytes.
-    pub(super) fn over(payload_bytes: usize) -> Self {
-        Self {
-            payload_bytes,
-            next: 0,
-            headers_checksum: 0,
-        }
+fn read_heads(header: &RecordHeader, front: &[u8], entries: &mut Vec<RunEntry>) -> Option<()> {
+    let (count_bytes, heads) = front.split_at_checked(COUNT_BYTES)?;
+    let count = u32_at(count_bytes, 0) as usize;
+    let heads = heads.get(..count.checked_mul(HEAD_BYTES)?)?;
+    if crc32c::crc32c(&front[..front_bytes(count)]) != header.payload_checksum {
+        return None;
     }
-
-    /// Where the header of the next entry is; `None` behind the last one.
-    pub(super) fn next_offset(&self) -> Option<usize> {
-        (self.next < self.payload_bytes).then_some(self.next)
+    let first = header.id.index.0.checked_sub(count as u64)? + 1;
+    let mut end = front_bytes(count);
+    for (head, index) in heads.chunks_exact(HEAD_BYTES).zip(first..) {
+        let word = u32_at(head, 0);
+        let kind = EntryKind::from_byte(u8::try_from(word >> LENGTH_BITS).ok()?)?;
+        let length = word & ((1 << LENGTH_BITS) - 1);
+        let id = LogId::new(header.id.term, Index(index));
+        let head = EntryHead::from_fields(id, kind, length as usize, u32_at(head, 4)).ok()?;
+        let offset = padded(end);
+        end = offset + head.payload_bytes;
+        entries.push(RunEntry { head, offset });
     }
+    Some(())
+}
 
-    /// The entry with this header, which is the next one; `None` where there is no such entry.
-    pub(super) fn step(&mut self, header: &[u8; ENTRY_HEADER_BYTES]) -> Option<RunEntry> {
-        self.headers_checksum = crc32c::crc32c_append(self.headers_checksum, header);
-        let entry = RunEntry {
-            offset: self.next,
-            head: EntryHead::decode(header).ok()?,
+/// As versions 4 and 5 wrote them.
+fn read_headers(header: &RecordHeader, front: &[u8], entries: &mut Vec<RunEntry>) -> Option<()> {
+    let payload_bytes = header.payload_bytes as usize;
+    let (mut next, mut checksum) = (0, 0);
+    while next < payload_bytes {
+        let entry = encoded_entry(front, next)?;
+        checksum = crc32c::crc32c_append(checksum, &front[next..entry.offset]);
+        let end = entry.offset + entry.head.payload_bytes;
+        entries.push(entry);
+        next = if end == payload_bytes {
+            end
+        } else {
+            padded(end)
         };
-        let is_alone = entry.offset == 0 && entry.end() == self.payload_bytes;
-        let bytes_max = if is_alone { usize::MAX } else { RUN_BYTES_MAX };
-        if entry.end() > self.payload_bytes || self.payload_bytes > bytes_max {
-            return None;
-        }
-        self.next = match entry.end() {
-            end if end == self.payload_bytes => end,
-            end => Some(padded(end)).filter(|next| *next < self.payload_bytes)?,
-        };
-        Some(entry)
     }
-
-    /// The checksum of all headers that were stepped over.
-    pub(super) fn headers_checksum(&self) -> u32 {
-        self.headers_checksum
-    }
+    (checksum == header.payload_checksum).then_some(())
 }
 
-/// The checksum of all headers in a payload; `None` where it is no run.
-pub(super) fn headers_checksum(payload: &[u8]) -> Option<u32> {
-    let mut run = RunWalk::over(payload.len());
-    while let Some(next) = run.next_offset() {
-        run.step(payload[next..].first_chunk()?)?;
-    }
-    Some(run.headers_checksum())
+/// The entry whose encoded header stands at `offset`.
+fn encoded_entry(front: &[u8], offset: usize) -> Option<RunEntry> {
+    let header = front.get(offset..)?.first_chunk()?;
+    let head = EntryHead::decode(header).ok()?;
+    let offset = offset + ENTRY_HEADER_BYTES;
+    Some(RunEntry { head, offset })
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use raft_core::{Entry, Index, LogId, Term};
+    use raft_core::{GroupId, Term};
 
+    use super::super::record::RecordKind;
     use super::*;
 
-    fn payload(lengths: &[usize]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for (length, index) in lengths.iter().zip(1..) {
-            bytes.resize(padded(bytes.len()), 0);
+    fn entries(lengths: &[usize]) -> Vec<Entry> {
+        let entry = |(length, index): (&usize, u64)| {
+            let kind = match length {
+                0 => EntryKind::Noop,
+                _ => EntryKind::Command,
+            };
             let id = LogId::new(Term(3), Index(index));
-            let entry = Entry::new(id, EntryKind::Command, Bytes::from(vec![7; *length]));
-            bytes.extend_from_slice(&entry.header());
-            bytes.extend_from_slice(entry.payload());
-        }
-        bytes
+            Entry::new(id, kind, Bytes::from(vec![7; *length]))
+        };
+        lengths.iter().zip(5..).map(entry).collect()
     }
 
-    #[test]
-    fn all_headers_are_summed_and_nothing_else() {
-        let good = payload(&[9, 0, 100, 1]);
-        let starts = [0, 48, 80, 216];
-        let headers = starts.map(|at| &good[at..at + ENTRY_HEADER_BYTES]).concat();
-        assert_eq!(headers_checksum(&good), Some(crc32c::crc32c(&headers)));
-        for position in 0..good.len() {
-            let mut bad = good.clone();
-            bad[position] ^= 1;
-            let is_header = starts.iter().any(|at| (*at..at + 32).contains(&position));
-            let is_same = headers_checksum(&bad) == headers_checksum(&good);
-            assert_eq!(is_same, !is_header, "{position}");
+    fn header(payload: &[u8], payload_checksum: u32, last: &Entry) -> RecordHeader {
+        RecordHeader {
+            kind: RecordKind::Entry,
+            group: GroupId(0),
+            states: 0,
+            batch_end: true,
+            payload_bytes: u32::try_from(payload.len()).unwrap(),
+            payload_checksum,
+            id: last.id(),
+            synced_to: 0,
         }
     }
 
-    #[test]
-    fn what_is_no_run_has_no_checksum() {
-        let good = payload(&[9, 20]);
-        for length in 1..good.len() {
-            let is_one = length == ENTRY_HEADER_BYTES + 9;
-            let sum = headers_checksum(&good[..length]);
-            assert_eq!(sum.is_some(), is_one, "{length}");
+    /// A record with these entries, as it is written.
+    fn written(entries: &[Entry]) -> (RecordHeader, Vec<u8>) {
+        let (count, bytes) = run_length(entries, usize::MAX);
+        assert_eq!(count, entries.len());
+        let mut payload = vec![0xee; padded(bytes)];
+        let checksum = write(&mut payload, entries);
+        payload.truncate(bytes);
+        (header(&payload, checksum, &entries[count - 1]), payload)
+    }
+
+    /// The same as versions 4 and 5 wrote it.
+    fn written_with_headers(entries: &[Entry]) -> (RecordHeader, Vec<u8>) {
+        let (mut payload, mut headers) = (Vec::new(), Vec::new());
+        for entry in entries {
+            payload.resize(padded(payload.len()), 0);
+            payload.extend_from_slice(&entry.header());
+            payload.extend_from_slice(entry.payload());
+            headers.extend_from_slice(&entry.header());
         }
-        let long = payload(&[RUN_BYTES_MAX]);
-        assert!(headers_checksum(&long).is_some(), "one of any size");
-        assert!(headers_checksum(&payload(&[1; 1_600])).is_some());
-        let many = payload(&[1; 1_700]);
-        assert!(many.len() > RUN_BYTES_MAX && headers_checksum(&many).is_none());
+        let last = entries.last().unwrap();
+        (header(&payload, crc32c::crc32c(&headers), last), payload)
+    }
+
+    /// What is read of a record, with the payloads, which must match.
+    fn found(layout: RunLayout, (header, payload): &(RecordHeader, Vec<u8>)) -> Option<Vec<Entry>> {
+        let mut found = Vec::new();
+        let front = match payload.len() > RUN_BYTES_MAX {
+            true => &payload[..FRONT_BYTES],
+            false => payload,
+        };
+        read(header, layout, front, &mut found)?;
+        let entry = |entry: &RunEntry| {
+            let body = &payload[entry.offset..][..entry.head.payload_bytes];
+            Entry::from_head(&entry.head, Bytes::copy_from_slice(body)).ok()
+        };
+        found.iter().map(entry).collect()
+    }
+
+    const LENGTHS: [&[usize]; 5] = [
+        &[0],
+        &[9, 0, 100, 1],
+        &[0, 0, 0],
+        &[256; 200],
+        &[RUN_BYTES_MAX],
+    ];
+
+    #[test]
+    fn what_was_written_is_read_in_either_layout() {
+        for lengths in LENGTHS {
+            let entries = entries(lengths);
+            let record = written(&entries);
+            assert_eq!(found(RunLayout::Heads, &record).as_ref(), Some(&entries));
+            let record = written_with_headers(&entries);
+            assert_eq!(found(RunLayout::Headers, &record), Some(entries));
+        }
+    }
+
+    #[test]
+    fn every_flip_is_noticed_but_in_the_zeros_between() {
+        let entries = entries(&[9, 0, 100, 1]);
+        let zeros = [(40 + 9)..56, (56 + 100)..160];
+        let record = written(&entries);
+        for position in 0..record.1.len() {
+            let mut bad = record.clone();
+            bad.1[position] ^= 1;
+            let is_padding = zeros.iter().any(|zeros| zeros.contains(&position));
+            let is_whole = found(RunLayout::Heads, &bad).is_some();
+            assert_eq!(is_whole, is_padding, "{position}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_nobody_wrote_is_refused() {
+        let entries = entries(&[9, 20]);
+        let (good, payload) = written(&entries);
+        let refused = |header: RecordHeader, payload: &[u8]| {
+            assert_eq!(found(RunLayout::Heads, &(header, payload.to_vec())), None);
+        };
+        for length in 0..payload.len() {
+            let cut = &payload[..length];
+            refused(header(cut, good.payload_checksum, &entries[1]), cut);
+        }
+        // Of another place in the log; and of one before its beginning.
+        for index in [1, 7] {
+            let id = LogId::new(Term(3), Index(index));
+            refused(RecordHeader { id, ..good }, &payload);
+        }
+        // A count, a kind and a length that are none, under a right checksum.
+        for (position, byte) in [(0, 0), (0, 1), (0, 3), (7, 0), (11, 0xf0), (8, 99)] {
+            let mut bad = payload.clone();
+            bad[position] = byte;
+            let front = if bad[0] < 3 {
+                front_bytes(bad[0].into())
+            } else {
+                32
+            };
+            let payload_checksum = crc32c::crc32c(&bad[..front]);
+            if bad != payload {
+                refused(
+                    RecordHeader {
+                        payload_checksum,
+                        ..good
+                    },
+                    &bad,
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_is_of_one_term_and_bounded() {
+        let small = entries(&[1; 5_000]);
+        let (count, bytes) = run_length(&small, usize::MAX);
+        // 8 of a head and 8 of a payload, but for the last one.
+        assert_eq!(
+            (count, bytes),
+            ((RUN_BYTES_MAX - 1) / 16, RUN_BYTES_MAX - 7)
+        );
+        assert_eq!(run_length(&small, 16 + 8 + 8 + 1), (2, 8 + 16 + 8 + 1));
+        assert_eq!(run_length(&small, 8 + 8).0, 0);
+        let large = entries(&[RUN_BYTES_MAX, 1]);
+        assert_eq!(run_length(&large, usize::MAX), (1, bytes_alone(&large[0])));
+        let mut terms = entries(&[1, 1, 1]);
+        terms[2] = Entry::new(LogId::new(Term(4), Index(7)), EntryKind::Noop, Bytes::new());
+        assert_eq!(run_length(&terms, usize::MAX).0, 2);
     }
 }

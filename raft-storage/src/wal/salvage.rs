@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use raft_core::entry::ENTRY_HEADER_BYTES;
 use raft_core::{GroupId, HardState, Index, LogId, StorageError};
 
 use super::options::WalOptions;
@@ -16,6 +15,7 @@ use super::promises::{PROMISES_BYTES, Promises};
 use super::record::{RecordHeader, RecordKind, record_bytes};
 use super::recovery::{SegmentFiles, read_header, segment_files};
 use super::replay::{check_index, left_by_truncation};
+use super::run::HEAD_BYTES;
 use super::segment::{SealMark, SegmentHeader};
 use super::walk::{Found, walk};
 use crate::files::Disk;
@@ -282,7 +282,7 @@ impl Group {
     /// of those that there is room for in what cannot be read. Its term is no higher than the
     /// newest one of the group, and it stands behind what is named, or behind a snapshot.
     fn acknowledged(&self, newest: HardState, snapshot: LogId) -> LogId {
-        let room = self.gap_bytes / ENTRY_HEADER_BYTES as u64;
+        let room = self.gap_bytes / HEAD_BYTES as u64;
         if self.gap_bytes < record_bytes(0) {
             return self.named;
         }

@@ -4,14 +4,12 @@
 use std::path::Path;
 
 use raft_core::StorageError;
-use raft_core::entry::{ENTRY_HEADER_BYTES, EntryHead};
 
-use super::index::Placed;
 use super::promises::PROMISES_BYTES_MAX;
 use super::record::{
-    Decoded, Frame, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, RecordKind,
+    Decoded, Frame, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, RecordKind, RunLayout,
 };
-use super::run::{RunEntry, RunWalk};
+use super::run::{self, FRONT_BYTES, RUN_BYTES_MAX, RunEntry};
 use super::segment::{HEADER_BYTES, SealMark, SegmentHeader};
 use crate::errors::{damaged, foreign, io_error};
 use crate::files::DiskFile;
@@ -88,51 +86,37 @@ impl<'a> Window<'a> {
         offset: u64,
         header: &RecordHeader,
         frame: Frame,
-        entries: &mut Vec<Placed>,
+        entries: &mut Vec<RunEntry>,
     ) -> Result<bool, StorageError> {
         entries.clear();
         let payload = offset + RECORD_HEADER_BYTES as u64;
-        if frame.has_runs && header.kind.has_entries() {
-            return self.is_whole_run(payload, header, entries);
+        let has_entries = header.kind.has_entries();
+        if !has_entries || frame.layout == RunLayout::One {
+            let length = u64::from(header.payload_bytes);
+            if self.checksum(0, payload, length)? != header.payload_checksum {
+                return Ok(false);
+            }
         }
-        let length = u64::from(header.payload_bytes);
-        if self.checksum(0, payload, length)? != header.payload_checksum {
+        if !has_entries {
+            return Ok(true);
+        }
+        let bytes = header.payload_bytes as usize;
+        let front = match bytes > RUN_BYTES_MAX {
+            true => FRONT_BYTES,
+            false => bytes,
+        };
+        let front = self.slice(payload, front)?;
+        if run::read(header, frame.layout, front, entries).is_none() {
             return Ok(false);
         }
-        if header.kind.has_entries() && header.payload_bytes as usize >= ENTRY_HEADER_BYTES {
-            // An older version, which had one entry in a record.
-            let head = EntryHead::decode(&self.entry_header(payload)?).ok();
-            let head = head.filter(|head| head.encoded_len() == header.payload_bytes as usize);
-            entries.extend(head.map(|head| RunEntry { offset: 0, head }.placed(payload)));
+        for RunEntry { head, offset } in &*entries {
+            let before = head.checksum_before_payload();
+            let at = payload + *offset as u64;
+            if self.checksum(before, at, head.payload_bytes as u64)? != head.checksum {
+                return Ok(false);
+            }
         }
         Ok(true)
-    }
-
-    fn is_whole_run(
-        &mut self,
-        payload: u64,
-        header: &RecordHeader,
-        entries: &mut Vec<Placed>,
-    ) -> Result<bool, StorageError> {
-        let bytes = header.payload_bytes as usize;
-        let mut run = RunWalk::over(bytes);
-        while let Some(next) = run.next_offset() {
-            let at = payload + next as u64;
-            if next + ENTRY_HEADER_BYTES > bytes {
-                return Ok(false);
-            }
-            let Some(entry) = run.step(&self.entry_header(at)?) else {
-                return Ok(false);
-            };
-            let before = entry.head.checksum_before_payload();
-            let length = entry.head.payload_bytes as u64;
-            let sum = self.checksum(before, at + ENTRY_HEADER_BYTES as u64, length)?;
-            if sum != entry.head.checksum {
-                return Ok(false);
-            }
-            entries.push(entry.placed(payload));
-        }
-        Ok(run.headers_checksum() == header.payload_checksum)
     }
 
     /// The front of the payload of the record at `offset`; nothing of entries, whose payload may be
@@ -147,12 +131,6 @@ impl<'a> Window<'a> {
         }
         let length = (header.payload_bytes as usize).min(PAYLOAD_PREFIX_BYTES);
         self.slice(offset + RECORD_HEADER_BYTES as u64, length)
-    }
-
-    fn entry_header(&mut self, at: u64) -> Result<[u8; ENTRY_HEADER_BYTES], StorageError> {
-        let mut bytes = [0; ENTRY_HEADER_BYTES];
-        bytes.copy_from_slice(self.slice(at, ENTRY_HEADER_BYTES)?);
-        Ok(bytes)
     }
 
     pub(super) fn record_header(
@@ -196,16 +174,16 @@ pub(super) struct Record<'a> {
     /// What [`Window::prefix`] gives.
     pub(super) prefix: &'a [u8],
     /// Those in the payload.
-    pub(super) entries: &'a [Placed],
+    pub(super) entries: &'a [RunEntry],
 }
 
 impl Record<'_> {
     /// The entries of a record that has some, at least one.
-    pub(super) fn run(&self) -> Result<&[Placed], String> {
+    pub(super) fn run(&self) -> Result<&[RunEntry], String> {
         let id = self.header.id;
         match self.entries.last() {
-            Some(last) if last.id == id => Ok(self.entries),
-            Some(last) => Err(format!("the last entry of record {id} is {}", last.id)),
+            Some(last) if last.head.id == id => Ok(self.entries),
+            Some(last) => Err(format!("the last entry of record {id} is {}", last.head.id)),
             None => Err(format!(
                 "record {id} has no entry in {} bytes",
                 self.header.payload_bytes

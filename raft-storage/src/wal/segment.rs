@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use raft_core::StorageError;
 
-use super::record::{Frame, u32_at, u64_at};
+use super::record::{Frame, RunLayout, u32_at, u64_at};
 use crate::errors::{damaged, foreign};
 use crate::owner::WalOwner;
 
@@ -15,8 +15,8 @@ pub(super) const HEADER_BYTES: usize = 4096;
 const MAGIC: [u8; 8] = *b"FLOTWAL\n";
 /// Segments of version 1 begin with a hard state only; a start is in none that it wrote. Those of
 /// version 2 are of one group. Up to version 3 a record has one entry. Up to version 4 all behind
-/// the last record is zeros.
-pub(super) const VERSION: u32 = 5;
+/// the last record is zeros. Up to version 5 an entry stands behind its encoded header.
+pub(super) const VERSION: u32 = 6;
 const FLAG_GROUPS_MAY_BE_LOST: u32 = 1;
 const FLAG_BEGINS_ANEW: u32 = 2;
 const SUFFIX: &str = ".wal";
@@ -71,7 +71,15 @@ impl SegmentHeader {
         Frame {
             seed: self.seed(),
             has_groups: self.has_groups(),
-            has_runs: self.version > 3,
+            layout: self.layout(),
+        }
+    }
+
+    fn layout(&self) -> RunLayout {
+        match self.version {
+            ..=3 => RunLayout::One,
+            4 | 5 => RunLayout::Headers,
+            6.. => RunLayout::Heads,
         }
     }
 

@@ -12,6 +12,7 @@ use raft_core::{Entry, GroupId, StorageError};
 use super::index::LogIndex;
 use super::reader;
 use super::record::{RecordKind, record_bytes};
+use super::run;
 use super::writer::{Writer, add};
 use crate::batch_thread::Outcome;
 
@@ -100,6 +101,6 @@ impl Writer {
 fn all_records_bytes(entries: &[Entry]) -> u64 {
     let records = entries
         .iter()
-        .map(|entry| record_bytes(entry.encoded_len()));
+        .map(|entry| record_bytes(run::bytes_alone(entry)));
     records.sum()
 }

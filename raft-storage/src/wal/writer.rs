@@ -9,9 +9,11 @@ use std::time::Duration;
 use raft_core::{AppendBatch, Entry, GroupId, HardState, Index, LogId, StorageError};
 
 use super::active::{ActiveSegment, Beginning, GroupBeginning, SegmentFactory, Staged};
-use super::index::{LogIndex, PlacedRecord};
+use super::index::LogIndex;
+use super::placed::PlacedRecord;
 use super::promises::Promises;
 use super::record::{RecordKind, record_bytes};
+use super::run;
 use super::sealed::{SealedSegment, SealedSegments};
 use super::segment::SealMark;
 use super::shared::{GroupLog, Shared};
@@ -219,8 +221,9 @@ impl Writer {
     ) -> Outcome {
         let mut left = entries;
         while let Some(next) = left.first() {
-            if !self.active.has_room(next.encoded_len()) {
-                self.roll(record_bytes(next.encoded_len()))?;
+            let alone = record_bytes(run::bytes_alone(next));
+            if !self.active.has_room_for(alone) {
+                self.roll(alone)?;
             }
             let (length, bytes) = self.active.run_length(left);
             let (run, behind) = left.split_at(length);
