@@ -277,7 +277,10 @@ impl Walk<'_> {
         match header.kind {
             RecordKind::Seal => self.segment.is_sealed = true,
             RecordKind::Entry | RecordKind::Moved => {
-                let first = self.entries.first().map_or(header.id, |entry| entry.head.id);
+                let first = self
+                    .entries
+                    .first()
+                    .map_or(header.id, |entry| entry.head.id);
                 let first = self.segment.entries.map_or(first, |(first, _)| first);
                 self.segment.entries = Some((first, header.id));
             }

@@ -314,10 +314,7 @@ mod tests {
         let small = entries(&[1; 5_000]);
         let (count, bytes) = run_length(&small, usize::MAX);
         // 8 of a head and 8 of a payload, but for the last one.
-        assert_eq!(
-            (count, bytes),
-            ((RUN_BYTES_MAX - 1) / 16, RUN_BYTES_MAX - 7)
-        );
+        assert_eq!((count, bytes), (RUN_BYTES_MAX / 16 - 1, RUN_BYTES_MAX - 15));
         assert_eq!(run_length(&small, 16 + 8 + 8 + 1), (2, 8 + 16 + 8 + 1));
         assert_eq!(run_length(&small, 8 + 8).0, 0);
         let large = entries(&[RUN_BYTES_MAX, 1]);

@@ -21,14 +21,14 @@ use crate::owner::WalOwner;
 fn sample_changes() -> Vec<Change> {
     vec![
         vote(1, 4),
-        entries(1, 1, &[3, 700, 40]),
+        entries(1, 1, &[27, 724, 64]),
         Change::Append(AppendBatch {
             truncate_from: Some(3.into()),
-            ..batch(2, 3, &[1_000, 1_300])
+            ..batch(2, 3, &[1_024, 1_324])
         }),
         vote(3, 2),
-        entries(3, 5, &[500]),
-        entries(3, 6, &[9, 60]),
+        entries(3, 5, &[524]),
+        entries(3, 6, &[33, 84]),
     ]
 }
 
@@ -37,28 +37,28 @@ fn compacted_changes() -> Vec<Change> {
     let id = |term, index: u64| LogId::new(Term(term), index.into());
     vec![
         vote(1, 4),
-        entries(1, 1, &[3, 800, 1_300]),
-        entries(1, 4, &[1_700, 40, 50]),
+        entries(1, 1, &[27, 824, 1_324]),
+        entries(1, 4, &[1_724, 64, 74]),
         Change::Compact(id(1, 4)),
         Change::Append(AppendBatch {
             truncate_from: Some(6.into()),
-            ..batch(2, 6, &[1_000, 1_500])
+            ..batch(2, 6, &[1_024, 1_524])
         }),
         Change::Compact(id(1, 5)),
         vote(3, 2),
-        entries(3, 8, &[9, 60]),
+        entries(3, 8, &[33, 84]),
     ]
 }
 
 /// One segment left of three, and no entry of before.
 fn reset_changes() -> Vec<Change> {
     vec![
-        entries(1, 1, &[1_300, 1_300, 700]),
+        entries(1, 1, &[1_324, 1_324, 724]),
         vote(2, 4),
-        entries(2, 4, &[1_200, 1_300, 1_300]),
+        entries(2, 4, &[1_224, 1_324, 1_324]),
         Change::Reset(LogId::new(Term(2), 40.into())),
-        entries(2, 41, &[30]),
-        entries(2, 42, &[9, 60]),
+        entries(2, 41, &[54]),
+        entries(2, 42, &[33, 84]),
     ]
 }
 
@@ -166,13 +166,16 @@ fn is_unread(sample: &Sample, name: &Path, position: usize) -> bool {
     while at + 48 <= bytes.len() && bytes[at + 12] != 0 {
         let length = u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap()) as usize;
         let end = (at + 48 + length).next_multiple_of(8);
-        let mut entry = at + 48;
-        while matches!(bytes[at + 12], 1 | 8) && entry < at + 48 + length {
-            let payload = u32::from_le_bytes(bytes[entry + 4..entry + 8].try_into().unwrap());
-            let used = entry + 32 + payload as usize;
-            entry = used.next_multiple_of(8);
-            if (used..entry).contains(&position) {
-                return true;
+        if matches!(bytes[at + 12], 1 | 8) {
+            let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+            let count = word(at + 48) as usize;
+            let mut body = at + 56 + 8 * count;
+            for head in 0..count {
+                let used = body + (word(at + 56 + 8 * head) & 0x0fff_ffff) as usize;
+                body = used.next_multiple_of(8);
+                if (used..body.min(end)).contains(&position) {
+                    return true;
+                }
             }
         }
         at = end;
@@ -351,13 +354,13 @@ fn another_owner_and_a_newer_version_are_refused() {
         );
     }
     let mut newer = sample.image.clone();
-    newer.get_mut(&two_names()[0]).unwrap()[8] = 6;
+    newer.get_mut(&two_names()[0]).unwrap()[8] = 7;
     let refused = recover(&newer).unwrap_err();
     assert!(
         matches!(&refused, StorageError::Foreign { .. }),
         "{refused}"
     );
-    assert!(refused.to_string().contains("version 6"), "{refused}");
+    assert!(refused.to_string().contains("version 7"), "{refused}");
     assert_eq!(read_dir(dir.path()), sample.image);
 }
 

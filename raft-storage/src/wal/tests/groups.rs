@@ -7,6 +7,7 @@ use std::sync::Arc;
 use raft_core::{GroupId, HardState, LogId, LogStore, StorageError, Term};
 
 use super::super::record::{RECORD_HEADER_BYTES, RecordHeader, RecordKind};
+use super::super::run::front_alone;
 use super::super::segment::{HEADER_BYTES, SegmentHeader, file_name, sequence_of};
 use super::super::{WalEngine, WalLogStore, WalOptions};
 use super::{
@@ -375,7 +376,7 @@ fn records_of_groups_that_never_began_and_of_too_many_are_refused() {
                     &image,
                     [(
                         record(RecordKind::Entry, 99, 1, first),
-                        entry.header().to_vec(),
+                        front_alone(&entry).to_vec(),
                     )],
                 ),
             ),
@@ -396,7 +397,7 @@ fn records_of_groups_that_never_began_and_of_too_many_are_refused() {
                     &image,
                     [(
                         record(RecordKind::Moved, 0, 1, first),
-                        entry.header().to_vec(),
+                        front_alone(&entry).to_vec(),
                     )],
                 ),
             ),

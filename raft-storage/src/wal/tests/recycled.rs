@@ -204,7 +204,7 @@ fn the_rest_of_a_torn_batch_never_becomes_a_part_of_the_log() {
         let (old, new) = (&before.files[&newest()], &torn.files[&newest()]);
         let start = old.iter().zip(new).position(|(old, new)| old != new);
         let start = start.unwrap() / 8 * 8;
-        let second = start + 48 + 32 + 104;
+        let second = start + 48 + 16 + 104;
         let mut mixed = new.clone();
         mixed[start..second].copy_from_slice(&old[start..second]);
         torn.files.insert(newest(), mixed);

@@ -270,7 +270,7 @@ fn the_mark_reaches_past_the_smallest_entries_that_a_record_can_have() {
         assert_eq!(found.hard_state, models[0].hard_state);
         assert!(mark >= Some(models[0].last()), "{mark:?}");
         // Not further than there is room for.
-        let room = (48 + 9 * 32) / 32;
+        let room = (48 + 8 + 9 * 8) / 8;
         assert!(mark <= Some(id(1, room)), "{mark:?}");
     });
 }

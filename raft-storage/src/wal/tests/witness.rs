@@ -37,8 +37,8 @@ fn a_closed_log_vouches_for_its_last_batch() {
     }
     let path = dir.path().join(file_name(1));
     let good = fs::read(&path).unwrap();
-    let last_entry = HEADER_BYTES + FIRST_RECORDS_BYTES + 2 * (184 + 48);
-    for position in last_entry..last_entry + 180 {
+    let last_entry = HEADER_BYTES + FIRST_RECORDS_BYTES + 2 * (168 + 48);
+    for position in last_entry..last_entry + 164 {
         let mut bad = good.clone();
         bad[position] ^= 4;
         fs::write(&path, bad).unwrap();
@@ -62,7 +62,7 @@ fn an_idle_log_vouches_for_its_last_batch() {
     runtime()
         .block_on(store.append(batch(1, 1, &[100])))
         .unwrap();
-    let kind = HEADER_BYTES + FIRST_RECORDS_BYTES + 184 + 12;
+    let kind = HEADER_BYTES + FIRST_RECORDS_BYTES + 168 + 12;
     let deadline = Instant::now() + Duration::from_secs(20);
     while fs::read(dir.path().join(file_name(1))).unwrap()[kind] != WITNESS {
         assert!(Instant::now() < deadline, "no witness was written");
