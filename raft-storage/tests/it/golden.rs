@@ -7,8 +7,8 @@
 //! `v1` is a log of two segments. `v2/compacted` went on from the same changes, and lost its first
 //! segment; `v2/reset` lost all entries. `v3/groups` is of two groups, one of which was idle, so
 //! that its entries were moved; `v3/anew` was damaged and begun anew. `v4` has the same two as
-//! version 4 wrote them, `v5` as version 5 did; `v5/recycled` ends in a file that had been another
-//! segment. `snapshot-v1` has a snapshot of either kind.
+//! version 4 wrote them, `v5` and `v6` as versions 5 and 6 did; `v5/recycled` and `v6/recycled` end
+//! in a file that had been another segment. `snapshot-v1` has a snapshot of either kind.
 
 use std::fs;
 use std::ops::Range;
@@ -151,7 +151,7 @@ fn busy(indexes: Range<u64>) -> Vec<AppendBatch> {
     indexes.map(batch).collect()
 }
 
-/// Those of `v5/recycled`: a segment has blocks that its last batch does not reach.
+/// Those of `v5/recycled` and `v6/recycled`: a segment has blocks that its last batch does not reach.
 fn larger() -> WalOptions {
     WalOptions {
         segment_bytes: 16 << 10,
@@ -159,7 +159,7 @@ fn larger() -> WalOptions {
     }
 }
 
-/// What `v5/recycled` ends with.
+/// What `v5/recycled` and `v6/recycled` end with.
 fn last_of_recycled() -> AppendBatch {
     AppendBatch {
         entries: vec![entry(4, 10, "recycled")],
@@ -168,7 +168,7 @@ fn last_of_recycled() -> AppendBatch {
 }
 
 #[tokio::test]
-#[ignore = "writes tests/golden/v5 anew; only for a new format version"]
+#[ignore = "writes tests/golden/v6 anew; only for a new format version"]
 async fn write_golden_logs() {
     let dir = scratch_dir();
     let (engine, _) = WalEngine::open(dir.path(), OWNER, options()).unwrap();
@@ -182,7 +182,7 @@ async fn write_golden_logs() {
     write_batches(&mut store, busy(9..16)).await;
     store.compact(id(4, 12)).await.unwrap();
     drop((store, engine));
-    copy_files(dir.path(), &golden_dir("v5/groups"));
+    copy_files(dir.path(), &golden_dir("v6/groups"));
 
     // The file has the bytes of an entry that is not the last one.
     let first = dir.path().join(format!("{:020}.wal", 8));
@@ -196,7 +196,7 @@ async fn write_golden_logs() {
     let (engine, report) = WalEngine::open(dir.path(), OWNER, repair).unwrap();
     assert!(report.repaired.is_some());
     drop(engine);
-    copy_files(dir.path(), &golden_dir("v5/anew"));
+    copy_files(dir.path(), &golden_dir("v6/anew"));
 
     let dir = scratch_dir();
     let (mut store, _) = WalLogStore::open(dir.path(), OWNER, larger()).unwrap();
@@ -205,7 +205,7 @@ async fn write_golden_logs() {
     write_batches(&mut store, busy(9..10)).await;
     write_batches(&mut store, vec![last_of_recycled()]).await;
     drop(store);
-    copy_files(dir.path(), &golden_dir("v5/recycled"));
+    copy_files(dir.path(), &golden_dir("v6/recycled"));
 }
 
 #[tokio::test]
@@ -257,8 +257,8 @@ async fn the_logs_of_version_2_open() {
 }
 
 #[tokio::test]
-async fn the_logs_of_versions_3_to_5_open() {
-    for version in [3, 4, 5] {
+async fn the_logs_of_versions_3_to_6_open() {
+    for version in [3, 4, 5, 6] {
         the_logs_of_groups_open(version).await;
     }
 }
@@ -301,8 +301,14 @@ async fn the_logs_of_groups_open(version: u32) {
 }
 
 #[tokio::test]
-async fn the_recycled_log_of_version_5_opens_and_goes_on() {
-    let dir = copy("v5/recycled");
+async fn the_recycled_logs_of_versions_5_and_6_open_and_go_on() {
+    for version in [5, 6] {
+        the_recycled_log_opens_and_goes_on(version).await;
+    }
+}
+
+async fn the_recycled_log_opens_and_goes_on(version: u32) {
+    let dir = copy(&format!("v{version}/recycled"));
     let (mut store, report) = WalLogStore::open(dir.path(), OWNER, larger()).unwrap();
     assert_eq!((report.cut, report.segments), (None, 1));
     let loaded = store.load().await.unwrap();
@@ -404,11 +410,14 @@ fn records_by_the_table(file: &[u8]) -> Vec<FoundRecord> {
         let checksum = u32_at(header, 0);
         assert_eq!(checksum, crc32c::crc32c_append(seed, &header[4..]));
         let payload = &file[at + 48..at + 48 + length];
-        let has_runs = u32_at(file, 8) > 3 && matches!(header[12], 1 | 8);
-        let checked = if has_runs {
-            entry_headers_by_the_table(payload)
-        } else {
-            payload.to_vec()
+        let has_entries = matches!(header[12], 1 | 8);
+        let checked = match u32_at(file, 8) {
+            4 | 5 if has_entries => entry_headers_by_the_table(payload),
+            6 if has_entries => {
+                let last = (u64_at(header, 24), u64_at(header, 32));
+                heads_by_the_table(payload, last)
+            }
+            _ => payload.to_vec(),
         };
         assert_eq!(u32_at(header, 4), crc32c::crc32c(&checked));
         assert!(header[13] <= 1);
@@ -444,6 +453,26 @@ fn entry_headers_by_the_table(payload: &[u8]) -> Vec<u8> {
         at = end.next_multiple_of(8);
     }
     headers
+}
+
+/// Count and heads of the entries in a record, whose own checksums must be right.
+fn heads_by_the_table(payload: &[u8], (last, term): (u64, u64)) -> Vec<u8> {
+    let count = u32_at(payload, 0) as usize;
+    let front = 8 + 8 * count;
+    let mut at = front;
+    for (head, index) in payload[8..front].chunks(8).zip(last + 1 - count as u64..) {
+        let length = u32_at(head, 0) & 0x0fff_ffff;
+        let mut encoded = vec![1, head[3] >> 4, 0, 0];
+        encoded.extend_from_slice(&length.to_le_bytes());
+        encoded.extend_from_slice(&index.to_le_bytes());
+        encoded.extend_from_slice(&term.to_le_bytes());
+        at = at.next_multiple_of(8);
+        encoded.extend_from_slice(&payload[at..at + length as usize]);
+        assert_eq!(u32_at(head, 4), crc32c::crc32c(&encoded));
+        at += length as usize;
+    }
+    assert_eq!(at, payload.len());
+    payload[..front].to_vec()
 }
 
 /// Group and hard states so far, of each record.
@@ -628,6 +657,29 @@ fn the_byte_tables_are_true_of_version_5() {
     let end = records.last().unwrap().3 + 48;
     let old = &file[end..];
     assert!(old.windows(9).any(|bytes| bytes == b"busy busy"));
+}
+
+/// Where version 6 differs: the heads of all entries of a record stand in front of their payloads.
+#[test]
+fn the_byte_tables_are_true_of_version_6() {
+    let files = [8, 9, 10].map(|sequence| segment("v6/groups", 6, sequence));
+    let behind = files.each_ref().map(|(records, _)| ids(&records[4..]));
+    assert_eq!(behind[2], [(1, 15, 4), (6, 12, 4), (8, 2, 2), (5, 2, 2)]);
+    check_chain(&files[0].0, &files[1].1);
+    let (records, file) = &files[2];
+    // A no-op, and the entry `idle`.
+    let moved = &file[records[6].3..][..48 + 8 + 2 * 8 + 4];
+    assert_eq!((u32_at(moved, 8), moved[13]), (8 + 2 * 8 + 4, 1));
+    assert_eq!(u64_at(moved, 48), 2);
+    assert_eq!(
+        (u32_at(moved, 56), u32_at(moved, 64)),
+        (1 << 28, 2 << 28 | 4)
+    );
+    assert_eq!(&moved[72..], b"idle");
+    let (records, _) = segment("v6/anew", 6, 11);
+    assert_eq!(ids(&records).len(), 4);
+    let file = fs::read(golden_dir("v6/recycled").join(format!("{:020}.wal", 3))).unwrap();
+    assert_eq!(ids(&records_by_the_table(&file)).last(), Some(&(5, 10, 4)));
 }
 
 #[test]
