@@ -3,8 +3,8 @@
 //! into a recycled file: that is the ceiling. At the end the ratio of the medians is printed.
 //!
 //! A batch is full of commands of 256 bytes, of 4 KiB, or is one command. Its size is that of the
-//! payloads; the headers that the log adds (32 bytes of an entry, 48 of a record) come on top, and
-//! count against it. `thread` is the ceiling behind a thread of its own, without any work there:
+//! payloads; what the log adds (8 bytes of an entry, 56 of a record) comes on top, and counts
+//! against it. `thread` is the ceiling behind a thread of its own, without any work there:
 //! what it costs that the caller is a task which may not block.
 
 use std::time::{Duration, Instant};

@@ -379,5 +379,40 @@ mod tests {
         bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
         let refused = Entry::decode(&mut Bytes::from(bytes));
         assert_eq!(refused, Err(EntryDecodeError::Length(u32::MAX as usize)));
+        let fields = |length| EntryHead::from_fields(LogId::ZERO, EntryKind::Noop, length, 0);
+        assert!(fields(ENTRY_PAYLOAD_BYTES_MAX).is_ok());
+        let above = ENTRY_PAYLOAD_BYTES_MAX + 1;
+        assert_eq!(fields(above), Err(EntryDecodeError::Length(above)));
+    }
+
+    #[test]
+    fn an_entry_comes_back_from_its_fields() {
+        let entry = sample();
+        let (id, kind, sum) = (entry.id(), entry.kind(), entry.checksum());
+        let head = EntryHead::from_fields(id, kind, 5, sum).unwrap();
+        let header = entry.header();
+        assert_eq!(EntryHead::decode(&header), Ok(head));
+        let payload = entry.payload();
+        assert_eq!(Entry::from_head(&head, payload.clone()), Ok(entry.clone()));
+        for payload in ["", "valu", "valuf", "value!"] {
+            let refused = Entry::from_head(&head, Bytes::from(payload));
+            assert!(refused.is_err(), "{payload}");
+        }
+        let noop = EntryHead::from_fields(id, EntryKind::Noop, 5, sum).unwrap();
+        let next = LogId::new(id.term, id.index.next());
+        let next = EntryHead::from_fields(next, kind, 5, sum).unwrap();
+        for head in [noop, next] {
+            let refused = Entry::from_head(&head, payload.clone());
+            assert!(matches!(refused, Err(EntryDecodeError::Checksum { .. })));
+        }
+    }
+
+    #[test]
+    fn kinds_are_told_by_a_byte() {
+        for kind in [EntryKind::Noop, EntryKind::Command, EntryKind::Membership] {
+            assert_eq!(EntryKind::from_byte(kind.to_byte()), Some(kind));
+        }
+        let known = (0..=u8::MAX).filter_map(EntryKind::from_byte);
+        assert_eq!(known.count(), 3);
     }
 }

@@ -1,5 +1,6 @@
-//! In which record each entry is: 4 bytes of memory per entry and 16 per record, grouped by segment,
-//! so that old segments can be dropped whole. Also plans which pieces of which files a read needs.
+//! In which record each entry is: 4 bytes of memory per entry and 16 per record, grouped by
+//! segment, so that old segments can be dropped whole. Also plans which pieces of which files a
+//! read needs.
 
 use std::ops::Range;
 use std::sync::Arc;

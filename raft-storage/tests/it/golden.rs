@@ -151,7 +151,8 @@ fn busy(indexes: Range<u64>) -> Vec<AppendBatch> {
     indexes.map(batch).collect()
 }
 
-/// Those of `v5/recycled` and `v6/recycled`: a segment has blocks that its last batch does not reach.
+/// Those of `v5/recycled` and `v6/recycled`: a segment has blocks that its last batch does not
+/// reach.
 fn larger() -> WalOptions {
     WalOptions {
         segment_bytes: 16 << 10,
