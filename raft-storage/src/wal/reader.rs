@@ -154,7 +154,7 @@ fn take_record(
     let payload = bytes.slice(RECORD_HEADER_BYTES..end);
     let layout = place.frame.layout;
     let is_whole = layout != RunLayout::One || crc32c::crc32c(&payload) == header.payload_checksum;
-    if !is_whole || run::read(&header, layout, &payload, placed).is_none() {
+    if !is_whole || run::read(&header, layout, &payload, placed).is_err() {
         return Err(format!("record {} does not match its checksum", header.id));
     }
     let first = placed

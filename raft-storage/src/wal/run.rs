@@ -11,7 +11,7 @@
 use raft_core::entry::ENTRY_HEADER_BYTES;
 use raft_core::{Entry, EntryHead, EntryKind, Index, LogId};
 
-use super::record::{RecordHeader, RunLayout, padded, u32_at};
+use super::record::{RecordHeader, RunLayout, padded, u32_at, u64_at};
 
 /// The most bytes of a payload with more than one entry: damage to the header of a record costs all
 /// of it.
@@ -32,6 +32,15 @@ pub(super) struct RunEntry {
     pub(super) head: EntryHead,
     /// Where its payload begins in that of the record.
     pub(super) offset: usize,
+}
+
+/// Why a record has no entries to give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoRun {
+    /// They do not match the record's checksum, or are none that any version writes.
+    Damaged,
+    /// They match, and there is one of which this version does not know what it is.
+    Newer,
 }
 
 /// Bytes of a record's payload that has only this entry.
@@ -97,42 +106,48 @@ fn write_front(front: &mut [u8], entries: &[Entry]) {
 }
 
 /// The entries of a record, of which `front` has the payload, or [`FRONT_BYTES`] of it where it has
-/// more than [`RUN_BYTES_MAX`]; `None` where they do not match the record's checksum, or are none
-/// that were written. Their payloads are not looked at, but by the layout where the checksum covers
-/// all of a payload, which the caller must see to.
+/// more than [`RUN_BYTES_MAX`]. Their payloads are not looked at, but by the layout where the
+/// checksum covers all of a payload, which the caller must see to.
 pub(super) fn read(
     header: &RecordHeader,
     layout: RunLayout,
     front: &[u8],
     entries: &mut Vec<RunEntry>,
-) -> Option<()> {
+) -> Result<(), NoRun> {
     let payload_bytes = header.payload_bytes as usize;
     entries.clear();
     match layout {
-        RunLayout::One => entries.push(encoded_entry(front, 0)?),
-        RunLayout::Headers => read_headers(header, front, entries)?,
-        RunLayout::Heads => read_heads(header, front, entries)?,
+        RunLayout::One => entries.extend(encoded_entry(front, 0)),
+        RunLayout::Headers => read_headers(header, front, entries).ok_or(NoRun::Damaged)?,
+        RunLayout::Heads => {
+            let heads = checked_heads(header, front).ok_or(NoRun::Damaged)?;
+            read_heads(header.id, heads, entries).ok_or(NoRun::Newer)?;
+        }
     }
-    let last = entries.last()?;
+    let last = entries.last().ok_or(NoRun::Damaged)?;
     let is_all = last.offset + last.head.payload_bytes == payload_bytes;
     let fits = entries.len() == 1 || payload_bytes <= RUN_BYTES_MAX;
-    (is_all && fits).then_some(())
+    (is_all && fits).then_some(()).ok_or(NoRun::Damaged)
 }
 
-fn read_heads(header: &RecordHeader, front: &[u8], entries: &mut Vec<RunEntry>) -> Option<()> {
+/// The heads at the front of a payload, of entries that can all be before the record's last one.
+fn checked_heads<'a>(header: &RecordHeader, front: &'a [u8]) -> Option<&'a [u8]> {
     let (count_bytes, heads) = front.split_at_checked(COUNT_BYTES)?;
-    let count = u32_at(count_bytes, 0) as usize;
+    let count = usize::try_from(u64_at(count_bytes, 0)).ok()?;
     let heads = heads.get(..count.checked_mul(HEAD_BYTES)?)?;
-    if crc32c::crc32c(&front[..front_bytes(count)]) != header.payload_checksum {
-        return None;
-    }
-    let first = header.id.index.0.checked_sub(count as u64)? + 1;
+    let is_whole = crc32c::crc32c(&front[..front_bytes(count)]) == header.payload_checksum;
+    (is_whole && count as u64 <= header.id.index.0).then_some(heads)
+}
+
+fn read_heads(last: LogId, heads: &[u8], entries: &mut Vec<RunEntry>) -> Option<()> {
+    let count = heads.len() / HEAD_BYTES;
+    let before = last.index.0 - count as u64;
     let mut end = front_bytes(count);
-    for (head, index) in heads.chunks_exact(HEAD_BYTES).zip(first..) {
+    for (head, number) in heads.chunks_exact(HEAD_BYTES).zip(1..=count as u64) {
         let word = u32_at(head, 0);
         let kind = EntryKind::from_byte(u8::try_from(word >> LENGTH_BITS).ok()?)?;
         let length = word & ((1 << LENGTH_BITS) - 1);
-        let id = LogId::new(header.id.term, Index(index));
+        let id = LogId::new(last.term, Index(before + number));
         let head = EntryHead::from_fields(id, kind, length as usize, u32_at(head, 4)).ok()?;
         let offset = padded(end);
         end = offset + head.payload_bytes;
@@ -170,6 +185,7 @@ fn encoded_entry(front: &[u8], offset: usize) -> Option<RunEntry> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use raft_core::entry::ENTRY_PAYLOAD_BYTES_MAX;
     use raft_core::{GroupId, Term};
 
     use super::super::record::RecordKind;
@@ -223,8 +239,17 @@ mod tests {
         (header(&payload, crc32c::crc32c(&headers), last), payload)
     }
 
-    /// What is read of a record, with the payloads, which must match.
-    fn found(layout: RunLayout, (header, payload): &(RecordHeader, Vec<u8>)) -> Option<Vec<Entry>> {
+    type Record = (RecordHeader, Vec<u8>);
+    type Write = fn(&[Entry]) -> Record;
+
+    /// The layouts of several entries.
+    const LAYOUTS: [(RunLayout, Write); 2] = [
+        (RunLayout::Heads, written),
+        (RunLayout::Headers, written_with_headers),
+    ];
+
+    /// What is read of a record, with the payloads.
+    fn found(layout: RunLayout, (header, payload): &Record) -> Result<Vec<Entry>, NoRun> {
         let mut found = Vec::new();
         let front = match payload.len() > RUN_BYTES_MAX {
             true => &payload[..FRONT_BYTES],
@@ -233,7 +258,8 @@ mod tests {
         read(header, layout, front, &mut found)?;
         let entry = |entry: &RunEntry| {
             let body = &payload[entry.offset..][..entry.head.payload_bytes];
-            Entry::from_head(&entry.head, Bytes::copy_from_slice(body)).ok()
+            let entry = Entry::from_head(&entry.head, Bytes::copy_from_slice(body));
+            entry.map_err(|_| NoRun::Damaged)
         };
         found.iter().map(entry).collect()
     }
@@ -248,64 +274,103 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_in_either_layout() {
-        for lengths in LENGTHS {
-            let entries = entries(lengths);
-            let record = written(&entries);
-            assert_eq!(found(RunLayout::Heads, &record).as_ref(), Some(&entries));
-            let record = written_with_headers(&entries);
-            assert_eq!(found(RunLayout::Headers, &record), Some(entries));
+        for (layout, write) in LAYOUTS {
+            for lengths in LENGTHS {
+                let entries = entries(lengths);
+                assert_eq!(found(layout, &write(&entries)), Ok(entries));
+            }
         }
+    }
+
+    /// Version 4 put them in one record at first.
+    #[test]
+    fn entries_of_several_terms_are_read_where_each_has_its_header() {
+        let mut entries = entries(&[3, 0, 2]);
+        entries[2] = Entry::new(LogId::new(Term(4), Index(7)), EntryKind::Noop, Bytes::new());
+        let record = written_with_headers(&entries);
+        assert_eq!(found(RunLayout::Headers, &record), Ok(entries));
     }
 
     #[test]
     fn every_flip_is_noticed_but_in_the_zeros_between() {
         let entries = entries(&[9, 0, 100, 1]);
-        let zeros = [(40 + 9)..56, (56 + 100)..160];
-        let record = written(&entries);
-        for position in 0..record.1.len() {
-            let mut bad = record.clone();
-            bad.1[position] ^= 1;
-            let is_padding = zeros.iter().any(|zeros| zeros.contains(&position));
-            let is_whole = found(RunLayout::Heads, &bad).is_some();
-            assert_eq!(is_whole, is_padding, "{position}");
+        let zeros = [
+            vec![(40 + 9)..56, (56 + 100)..160],
+            vec![(32 + 9)..48, (112 + 100)..216],
+        ];
+        for ((layout, write), zeros) in LAYOUTS.into_iter().zip(zeros) {
+            let record = write(&entries);
+            for position in 0..record.1.len() {
+                let mut bad = record.clone();
+                bad.1[position] ^= 1;
+                let is_padding = zeros.iter().any(|zeros| zeros.contains(&position));
+                assert_eq!(found(layout, &bad).is_ok(), is_padding, "{position}");
+            }
         }
     }
 
     #[test]
-    fn a_record_that_nobody_wrote_is_refused() {
+    fn a_record_cut_short_or_of_many_entries_above_the_limit_is_refused() {
         let entries = entries(&[9, 20]);
-        let (good, payload) = written(&entries);
-        let refused = |header: RecordHeader, payload: &[u8]| {
-            assert_eq!(found(RunLayout::Heads, &(header, payload.to_vec())), None);
-        };
-        for length in 0..payload.len() {
-            let cut = &payload[..length];
-            refused(header(cut, good.payload_checksum, &entries[1]), cut);
-        }
-        // Of another place in the log; and of one before its beginning.
-        for index in [1, 7] {
-            let id = LogId::new(Term(3), Index(index));
-            refused(RecordHeader { id, ..good }, &payload);
-        }
-        // A count, a kind and a length that are none, under a right checksum.
-        for (position, byte) in [(0, 0), (0, 1), (0, 3), (7, 0), (11, 0xf0), (8, 99)] {
-            let mut bad = payload.clone();
-            bad[position] = byte;
-            let front = if bad[0] < 3 {
-                front_bytes(bad[0].into())
-            } else {
-                32
-            };
-            let payload_checksum = crc32c::crc32c(&bad[..front]);
-            if bad != payload {
-                refused(
-                    RecordHeader {
-                        payload_checksum,
-                        ..good
-                    },
-                    &bad,
+        for (layout, write) in LAYOUTS {
+            let (good, payload) = write(&entries);
+            for length in 0..payload.len() {
+                let cut = &payload[..length];
+                let record = (
+                    header(cut, good.payload_checksum, &entries[1]),
+                    cut.to_vec(),
                 );
+                assert_eq!(found(layout, &record), Err(NoRun::Damaged), "{length}");
             }
+        }
+        let entries = self::entries(&[0, RUN_BYTES_MAX]);
+        let mut payload = vec![0; front_bytes(2) + RUN_BYTES_MAX];
+        let sum = write(&mut payload, &entries);
+        let with_heads = (header(&payload, sum, &entries[1]), payload);
+        for (layout, (header, payload)) in [
+            (RunLayout::Heads, with_heads),
+            (RunLayout::Headers, written_with_headers(&entries)),
+        ] {
+            let refused = read(&header, layout, &payload, &mut Vec::new());
+            assert_eq!(refused, Err(NoRun::Damaged), "{layout:?}");
+        }
+    }
+
+    /// A record with these words in front, under a right checksum, that ends at this index.
+    fn forged(words: &[u64], index: u64) -> Result<Vec<Entry>, NoRun> {
+        let payload: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let sum = crc32c::crc32c(&payload);
+        let id = LogId::new(Term(3), Index(index));
+        let last = Entry::new(id, EntryKind::Noop, Bytes::new());
+        found(RunLayout::Heads, &(header(&payload, sum, &last), payload))
+    }
+
+    #[test]
+    fn heads_that_nobody_wrote_are_refused_whatever_their_checksum() {
+        let noop = |index| {
+            let id = LogId::new(Term(3), Index(index));
+            let entry = Entry::new(id, EntryKind::Noop, Bytes::new());
+            1 << LENGTH_BITS | u64::from(entry.checksum()) << 32
+        };
+        assert_eq!(forged(&[1, noop(8)], 8).unwrap().len(), 1);
+        assert_eq!(forged(&[1, noop(u64::MAX)], u64::MAX).unwrap().len(), 1);
+        // Of another place in the log, and of one before its beginning.
+        assert_eq!(forged(&[1, noop(8)], 9), Err(NoRun::Damaged));
+        assert_eq!(forged(&[2, noop(0), noop(1)], 1), Err(NoRun::Damaged));
+        // A count that is none, or that the record has no room for.
+        for count in [0, 2, 1 << 32 | 1, u64::MAX] {
+            for index in [8, u64::MAX] {
+                let refused = forged(&[count, noop(8)], index);
+                assert_eq!(refused, Err(NoRun::Damaged), "{count} {index}");
+            }
+        }
+        // Lengths that do not fill the record, or go beyond it.
+        assert_eq!(forged(&[1, noop(8), 0], 8), Err(NoRun::Damaged));
+        assert_eq!(forged(&[1, noop(8) | 9], 8), Err(NoRun::Damaged));
+        // What a newer version may know: a kind, and a length above the limit.
+        let above = ENTRY_PAYLOAD_BYTES_MAX as u64 + 1;
+        for head in [0, 4 << LENGTH_BITS, 15 << LENGTH_BITS, noop(8) | above] {
+            assert_eq!(forged(&[1, head], 8), Err(NoRun::Newer), "{head:x}");
         }
     }
 

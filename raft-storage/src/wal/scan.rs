@@ -3,13 +3,13 @@
 
 use std::path::Path;
 
-use raft_core::StorageError;
+use raft_core::{LogId, StorageError};
 
 use super::promises::PROMISES_BYTES_MAX;
 use super::record::{
     Decoded, Frame, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, RecordKind, RunLayout,
 };
-use super::run::{self, FRONT_BYTES, RUN_BYTES_MAX, RunEntry};
+use super::run::{self, FRONT_BYTES, NoRun, RUN_BYTES_MAX, RunEntry};
 use super::segment::{HEADER_BYTES, SealMark, SegmentHeader};
 use crate::errors::{damaged, foreign, io_error};
 use crate::files::DiskFile;
@@ -106,8 +106,13 @@ impl<'a> Window<'a> {
             false => bytes,
         };
         let front = self.slice(payload, front)?;
-        if run::read(header, frame.layout, front, entries).is_none() {
-            return Ok(false);
+        match run::read(header, frame.layout, front, entries) {
+            Ok(()) => {}
+            Err(NoRun::Damaged) => return Ok(false),
+            Err(NoRun::Newer) => {
+                let what = format!("has an entry of a newer version in record {}", header.id);
+                return Err(foreign(self.path(), what));
+            }
         }
         for RunEntry { head, offset } in &*entries {
             let before = head.checksum_before_payload();
@@ -183,11 +188,10 @@ impl Record<'_> {
         let id = self.header.id;
         match self.entries.last() {
             Some(last) if last.head.id == id => Ok(self.entries),
-            Some(last) => Err(format!("the last entry of record {id} is {}", last.head.id)),
-            None => Err(format!(
-                "record {id} has no entry in {} bytes",
-                self.header.payload_bytes
-            )),
+            last => {
+                let last = last.map_or(LogId::ZERO, |last| last.head.id);
+                Err(format!("record {id} ends with entry {last}"))
+            }
         }
     }
 }
