@@ -1,4 +1,5 @@
-//! A log entry and its one encoding, which the wire and the log both carry.
+//! A log entry and its encoding, which the wire and most stores carry. A store that keeps it in
+//! another form keeps its checksum.
 //!
 //! ```text
 //! offset  size  field

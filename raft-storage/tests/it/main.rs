@@ -6,6 +6,7 @@ mod full_disk;
 mod fuzz;
 mod golden;
 mod inspect;
+mod old_formats;
 #[cfg(feature = "rocksdb")]
 mod rocks;
 mod wal;

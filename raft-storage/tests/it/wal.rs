@@ -1,5 +1,6 @@
 //! The file log through its public interface, with real sizes.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -133,20 +134,26 @@ async fn entries_at_the_limits_of_records_and_segments_are_read_back() {
         segment_bytes: 1 << 20,
         ..small.clone()
     };
-    // Payloads of one batch. 32 bytes of a header are added to each.
+    // Payloads of one batch. A record has 8 bytes for their count and 8 for each head.
     let around = |limit: usize| limit - 10..limit + 10;
+    let front = |count: usize| 8 + 8 * count;
     let mut cases: Vec<(&WalOptions, Vec<usize>)> = Vec::new();
-    for bytes in around(RECORD - 32) {
-        cases.push((&large, vec![bytes]));
-        cases.push((&large, vec![100, bytes - 136, 5]));
-        cases.push((&large, vec![bytes, 1]));
+    for (count, rest) in [(1, vec![]), (3, vec![104, 5]), (2, vec![1])] {
+        for bytes in around(RECORD - front(count) - rest.iter().sum::<usize>()) {
+            cases.push((&large, [&[bytes][..], &rest].concat()));
+        }
     }
     // The first segment has 4,096 bytes for records, of which 72 are the first vote, 48 the header
     // of the record and 48 the seal.
-    for bytes in around(4_096 - 72 - 48 - 48 - 32) {
-        cases.push((&small, vec![bytes]));
-        cases.push((&small, vec![1_000, bytes - 1_032, 7]));
+    let room = 4_096 - 72 - 48 - 48;
+    for (count, rest) in [(1, vec![]), (3, vec![1_000, 7])] {
+        for bytes in around(room - front(count) - rest.iter().sum::<usize>()) {
+            cases.push((&small, [&[bytes][..], &rest].concat()));
+        }
     }
+    // Bytes of a segment, entries, and what the log has then: both sides of each limit are there,
+    // but for one entry alone, which has one record however large it is.
+    let mut made = BTreeSet::new();
     for (options, lengths) in cases {
         let dir = scratch_dir();
         let entries: Vec<_> = lengths
@@ -169,6 +176,9 @@ async fn entries_at_the_limits_of_records_and_segments_are_read_back() {
         drop(store);
         let (mut store, report) = WalLogStore::open(dir.path(), OWNER, options.clone()).unwrap();
         assert_eq!(report.cut, None, "{lengths:?}");
+
+        let (records, segments) = (report.records, report.segments);
+        made.insert((options.segment_bytes, lengths.len(), records, segments));
         let read = store.reader().read(Index(1)..end, usize::MAX).await;
         assert_eq!(read.unwrap(), entries, "{lengths:?}");
         // And on behind it.
@@ -185,6 +195,19 @@ async fn entries_at_the_limits_of_records_and_segments_are_read_back() {
         let (mut store, _) = WalLogStore::open(dir.path(), OWNER, options.clone()).unwrap();
         assert_eq!(store.load().await.unwrap().last.index, end, "{lengths:?}");
     }
+    let expected = [
+        (large.segment_bytes, 1, 3, 1),
+        (large.segment_bytes, 2, 3, 1),
+        (large.segment_bytes, 2, 4, 1),
+        (large.segment_bytes, 3, 3, 1),
+        (large.segment_bytes, 3, 4, 1),
+        (small.segment_bytes, 1, 2, 1),
+        // In a longer segment of its own; the first one is gone.
+        (small.segment_bytes, 1, 4, 1),
+        (small.segment_bytes, 3, 2, 1),
+        (small.segment_bytes, 3, 7, 2),
+    ];
+    assert_eq!(made, BTreeSet::from(expected));
 }
 
 /// Prints how long it takes to write 1 GiB of 4 KiB entries, to open the log and to read it.

@@ -6,6 +6,7 @@ mod damage;
 mod failures;
 mod groups;
 mod power_cuts;
+mod reads;
 mod recycled;
 mod repair;
 mod room;

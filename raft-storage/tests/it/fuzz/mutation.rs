@@ -157,8 +157,9 @@ fn forge_record(file: &mut [u8], input: &mut Input<'_>) {
         }
         at = next;
     }
-    let record = &mut file[at..at + RECORD_HEADER_BYTES];
-    match input.byte() % 8 {
+    let field = input.byte() % 9;
+    let (record, behind) = file[at..].split_at_mut(RECORD_HEADER_BYTES);
+    match field {
         0 => record[12] = input.byte(),
         1 => record[13] = input.byte(),
         2 => record[8..12].copy_from_slice(&input.wide().to_le_bytes()[..4]),
@@ -166,10 +167,36 @@ fn forge_record(file: &mut [u8], input: &mut Input<'_>) {
         4 => record[16..24].copy_from_slice(&input.wide().to_le_bytes()),
         5 => record[24..32].copy_from_slice(&input.wide().to_le_bytes()),
         6 => record[32..40].copy_from_slice(&input.wide().to_le_bytes()),
-        _ => record[40..48].copy_from_slice(&input.wide().to_le_bytes()),
+        7 => record[40..48].copy_from_slice(&input.wide().to_le_bytes()),
+        _ => forge_heads(record, behind, input),
     }
     let checksum = crc32c::crc32c_append(seed, &record[4..]);
     record[..4].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// Changes a word in front of the entries of a record, their count or a head, and makes the checksum
+/// of those right.
+fn forge_heads(record: &mut [u8], behind: &mut [u8], input: &mut Input<'_>) {
+    let payload_bytes = behind.len().min(u32_at(record, 8) as usize);
+    let payload = &mut behind[..payload_bytes];
+    if payload.len() < 16 || !matches!(record[12], 1 | 8) {
+        return;
+    }
+    let front_bytes = |payload: &[u8]| 8 + 8 * u64::from(u32_at(payload, 0));
+    let fields = front_bytes(payload) / 4;
+    let field = 4 * input.below(usize::try_from(fields).unwrap_or(usize::MAX));
+    let value = match input.byte() % 3 {
+        0 => u64::from(input.byte()),
+        1 => input.wide(),
+        // Another length or kind.
+        _ => u64::from(u32_at(payload, field.min(12))) ^ 1 << (input.byte() % 32),
+    };
+    if let Some(bytes) = payload.get_mut(field..field + 4) {
+        bytes.copy_from_slice(&value.to_le_bytes()[..4]);
+    }
+    let front = usize::try_from(front_bytes(payload)).unwrap_or(usize::MAX);
+    let sum = crc32c::crc32c(&payload[..front.min(payload_bytes)]);
+    record[4..8].copy_from_slice(&sum.to_le_bytes());
 }
 
 /// Changes a field of a snapshot's header, first part or footer and makes that checksum right.
