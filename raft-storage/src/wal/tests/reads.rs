@@ -70,7 +70,7 @@ fn rot_costs_the_entries_that_it_touches() {
                 let refused = found.unwrap_err();
                 assert!(matches!(refused, StorageError::Damaged { .. }), "{refused}");
             } else {
-                assert_eq!(found.unwrap(), [entry.clone()], "{offset}");
+                assert_eq!(found.unwrap(), std::slice::from_ref(entry), "{offset}");
             }
         }
     }

@@ -174,8 +174,8 @@ fn forge_record(file: &mut [u8], input: &mut Input<'_>) {
     record[..4].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// Changes a word in front of the entries of a record, their count or a head, and makes the checksum
-/// of those right.
+/// Changes a word in front of the entries of a record, their count or a head, and makes the
+/// checksum of those right.
 fn forge_heads(record: &mut [u8], behind: &mut [u8], input: &mut Input<'_>) {
     let payload_bytes = behind.len().min(u32_at(record, 8) as usize);
     let payload = &mut behind[..payload_bytes];
