@@ -3,6 +3,7 @@
 //!
 //! Method: a disk of tests, on which whatever a write does not reach stays in sight.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -167,6 +168,55 @@ fn old_segments_are_given_back_when_the_disk_gets_full() {
         log.compact(3 * ENTRIES + 2).await;
         assert_eq!(names(&disk, "recycled-"), 0);
         assert_eq!(contents(&mut log.store).await.unwrap(), log.model);
+    });
+}
+
+/// A segment for one large entry is no old one, but old ones may be what its room is taken by.
+#[test]
+fn old_segments_make_room_for_a_longer_one() {
+    runtime().block_on(async {
+        let (disk, mut log) = recycled().await;
+        disk.set_capacity(Some(disk.used_bytes() + SEGMENT_BYTES / 2));
+        let next = log.model.last().index.0 + 1;
+        let length = usize::try_from(SEGMENT_BYTES * 3 / 2).unwrap();
+        log.make(entries(1, next, &[length])).await;
+        assert_eq!(names(&disk, "recycled-"), 0);
+        drop(log.store);
+        drop(opens_as(&disk, &log.model).await);
+    });
+}
+
+/// It is told where a spare is needed, and none was.
+#[test]
+fn a_spare_that_could_not_be_made_is_forgotten_where_an_old_segment_does() {
+    runtime().block_on(async {
+        let mut failed_spares = 0;
+        for operations in 0.. {
+            let disk = SimDisk::new(&Image::default());
+            let (store, _) = open(&disk).unwrap();
+            let model = Model::default();
+            let mut log = Log { store, model };
+            log.fill(2 * ENTRIES + 2).await;
+            assert_eq!(names(&disk, "spare"), 0);
+            // With the next entry the segment is half full.
+            let next = log.model.last().index.0 + 1;
+            let wanted = entries(1, next, &[1_500]);
+            disk.fail_after(operations, ErrorKind::Other);
+            if make(&mut log.store, &wanted).await.is_err() {
+                continue; // It was an operation of the log itself.
+            }
+            if disk.will_fail() {
+                break;
+            }
+            log.model.apply(&wanted);
+            failed_spares += 1;
+            log.compact(2 * ENTRIES).await;
+            assert_eq!(names(&disk, "recycled-"), 2);
+            log.fill(5 * ENTRIES).await;
+            drop(log.store);
+            drop(opens_as(&disk, &log.model).await);
+        }
+        assert!(failed_spares > 2, "{failed_spares}");
     });
 }
 
