@@ -24,7 +24,7 @@ use raft_storage::{WalEngine, WalLogStore, WalOptions};
 
 use crate::conformance::{OWNER, ScratchDir, scratch_dir};
 
-fn golden_dir(name: &str) -> PathBuf {
+pub(crate) fn golden_dir(name: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     dir.join(name)
 }
@@ -400,7 +400,7 @@ fn u64_at(bytes: &[u8], offset: usize) -> u64 {
 type FoundRecord = (u8, u64, u64, usize, u32);
 
 /// The records of a segment by the tables.
-fn records_by_the_table(file: &[u8]) -> Vec<FoundRecord> {
+pub(crate) fn records_by_the_table(file: &[u8]) -> Vec<FoundRecord> {
     let salt = crc32c::crc32c(&file[56..64]);
     let seed = crc32c::crc32c_append(salt, &file[48..56]);
     let mut records = Vec::new();

@@ -14,6 +14,7 @@ use raft_storage::sim_disk::{Image, SimDisk};
 use raft_storage::{RecoveryReport, WalEngine, WalOptions};
 
 use crate::conformance::OWNER;
+use crate::golden::{golden_dir, records_by_the_table};
 
 const LOG_DIR: &str = "/node/log";
 const VERSIONS: [u32; 4] = [3, 4, 5, 6];
@@ -29,13 +30,12 @@ fn segment_path(sequence: u64) -> PathBuf {
 }
 
 fn golden(version: u32) -> Image {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let dir = golden_dir(&format!("v{version}/groups"));
     let mut image = Image::with_dir(Path::new(LOG_DIR));
     for sequence in 8..=NEWEST {
         let path = segment_path(sequence);
-        let name = path.file_name().unwrap();
-        let from = dir.join(format!("v{version}/groups")).join(name);
-        image.files.insert(path, fs::read(from).unwrap());
+        let bytes = fs::read(dir.join(path.file_name().unwrap())).unwrap();
+        image.files.insert(path, bytes);
     }
     image
 }
@@ -138,7 +138,7 @@ async fn a_torn_end_of_an_old_log_is_cut_and_the_log_goes_on() {
         let mut image = golden(version);
         // The witness at its end came in part.
         let newest = image.files.get_mut(&segment_path(NEWEST)).unwrap();
-        let end = last_record(newest);
+        let (.., end, _) = *records_by_the_table(newest).last().unwrap();
         newest[end + 20..end + 48].fill(0);
         let disk = SimDisk::new(&image);
         let (engine, report) = open(&disk, false).unwrap();
@@ -161,18 +161,6 @@ async fn a_torn_end_of_an_old_log_is_cut_and_the_log_goes_on() {
         all.push(entry(4, 16));
         assert_eq!(entries(&engine, GroupId(0)).await.unwrap(), Some(all));
     }
-}
-
-/// Where the last record of a segment begins, by the tables of `docs/disk-format.md`.
-fn last_record(file: &[u8]) -> usize {
-    let seed = crc32c::crc32c_append(crc32c::crc32c(&file[56..64]), &file[48..56]);
-    let u32_at = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
-    let (mut last, mut at) = (0, 4_096);
-    while crc32c::crc32c_append(seed, &file[at + 4..at + 48]) == u32_at(at) {
-        last = at;
-        at += (48 + u32_at(at + 8) as usize).next_multiple_of(8);
-    }
-    last
 }
 
 #[tokio::test]
